@@ -1,0 +1,1 @@
+"""Faults, scenarios and the guard that heals them."""

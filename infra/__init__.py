@@ -1,0 +1,1 @@
+"""Turns a topology into running hosts: model, substrates, Pulumi provider, pinned tools."""

@@ -1,0 +1,1 @@
+"""The pinned tools that are not Python: built, unpacked, found."""

@@ -1,0 +1,1 @@
+"""Result schema, rendering, history and trends of runs."""

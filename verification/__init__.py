@@ -1,0 +1,1 @@
+"""Plans, trials, checkers, statistics and verdicts."""
