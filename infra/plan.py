@@ -1,0 +1,99 @@
+"""From a fleet and an environment to everything that has to exist: hosts, units in start order, agents."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+from infra.topology import AgentSpec, Fleet, HostSpec
+
+
+class SubstrateKind(StrEnum):
+    """Where hosts live: processes of this machine, or Docker engines."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
+
+
+class NetworkMode(StrEnum):
+    """How the process substrate gives hosts addresses; `auto` takes namespaces when it may."""
+
+    AUTO = "auto"
+    NAMESPACE = "namespace"
+    LOOPBACK = "loopback"
+
+
+class ReadyKind(StrEnum):
+    """How a unit is asked whether it serves: TCP connect, HTTPS 200, Unix connect, or not at all."""
+
+    TCP = "tcp"
+    HTTPS = "https"
+    UNIX = "unix"
+    NONE = "none"
+
+
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One deployment of a fleet: which stack, on what, and whether faults may be injected.
+
+    `fleet` and `state_dir` are absolute paths on the machine that runs the program.
+    """
+
+    stack: str
+    substrate: str = SubstrateKind.PROCESS
+    chaos: bool = False
+    fleet: str
+    state_dir: str
+    network: str = NetworkMode.AUTO
+    subnet_index: int = 0
+
+
+class ReadyCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a unit counts as started. `path` is an HTTP path (https) or a socket's path (unix)."""
+
+    kind: ReadyKind = ReadyKind.NONE
+    port: int | None = None
+    path: str | None = None
+    timeout_s: float = 10.0
+
+
+class UnitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A server on a host.
+
+    `program` is a logical name ("etcd", "redis-server", "python"). `args`, `env`, `files` (relative name
+    to content, in the unit's configuration folder) and `ready.path` carry placeholders that only the
+    substrate resolves: {data} {config} {run} {pki} {address} {local} {address:pc2}.
+    """
+
+    host: str
+    name: str
+    program: str
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    files: dict[str, str] = {}
+    ready: ReadyCheck = ReadyCheck()
+    stop_signal: str = "TERM"
+    stop_timeout_s: float = 5.0
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the whole specification: equal exactly when nothing has to be replaced."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that `up` makes. Units stand in start order."""
+
+    environment: Environment
+    hosts: tuple[HostSpec, ...]
+    units: tuple[UnitSpec, ...]
+    agents: tuple[AgentSpec, ...]
+
+
+def plan(fleet: Fleet, environment: Environment) -> StackPlan:
+    """The plan of `fleet` in `environment`: pure, the same input gives the same plan."""
+    from infra.units import units_for
+
+    units = [unit for host in fleet.hosts for unit in units_for(host, fleet, environment)]
+    return StackPlan(environment=environment, hosts=fleet.hosts, units=tuple(units), agents=fleet.agents)

@@ -1,0 +1,137 @@
+"""What a substrate promises: it starts, stops and inspects units on hosts, and can kill a host.
+
+Plain and synchronous. Nothing above it knows a path, a namespace or a process id.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+import msgspec
+
+from infra.plan import UnitSpec
+from infra.topology import HostSpec
+
+
+class HostState(msgspec.Struct, frozen=True, kw_only=True):
+    """A host as it was found. `address` is its address on the link between hosts."""
+
+    name: str
+    address: str
+    running: bool
+
+
+class UnitState(msgspec.Struct, frozen=True, kw_only=True):
+    """A unit as it was found. `spec_sha256` is `UnitSpec.sha256` of what was started."""
+
+    host: str
+    name: str
+    running: bool
+    spec_sha256: str
+    detail: str = ""
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator's certificate: paths on this machine."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+class SubstrateError(Exception):
+    """What could not be done, where, and what mends it."""
+
+    def __init__(self, where: str, what: str, mend: str) -> None:
+        super().__init__(f"{where}: {what}; {mend}")
+        self.where = where
+        self.what = what
+        self.mend = mend
+
+
+class Substrate(Protocol):
+    """Hosts and their units. Every method raises SubstrateError when it could not do its work."""
+
+    def create_host(self, host: HostSpec) -> HostState:
+        """Makes the host, or adopts it when it is there."""
+        ...
+
+    def inspect_host(self, name: str) -> HostState | None:
+        """The host as it is, None when there is none."""
+        ...
+
+    def delete_host(self, name: str) -> None:
+        """Removes the host with every process and unit on it; nothing to do is no error."""
+        ...
+
+    def kill_host(self, name: str) -> None:
+        """SIGKILL to every process of the host, at once."""
+        ...
+
+    def restart_host(self, name: str) -> None:
+        """Starts a killed host again, with its units."""
+        ...
+
+    def create_unit(self, unit: UnitSpec) -> UnitState:
+        """Starts the unit and waits until it is ready; replaces one of another specification."""
+        ...
+
+    def inspect_unit(self, host: str, name: str) -> UnitState | None:
+        """The unit as it is, None when there is none."""
+        ...
+
+    def delete_unit(self, host: str, name: str) -> None:
+        """Stops and forgets the unit; nothing to do is no error."""
+        ...
+
+    def start_unit(self, host: str, name: str) -> None:
+        """Starts a stopped unit and waits until it is ready."""
+        ...
+
+    def stop_unit(self, host: str, name: str) -> None:
+        """Stops the unit; it stays known."""
+        ...
+
+    def signal(self, host: str, target: str, signal: str) -> None:
+        """Sends a signal ("KILL", "STOP", …) to a unit or to "agent/<name>"."""
+        ...
+
+    def logs(self, host: str, name: str, lines: int = 100) -> str:
+        """The last lines that the unit wrote."""
+        ...
+
+    def spawn(
+        self,
+        host: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] = {},
+        stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
+        stdin: int | IO[bytes] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Runs a program on the host: its network, its THREENINES_* variables. "python" is the stack's own."""
+        ...
+
+    def address(self, host: str) -> str:
+        """The host's address, reachable from here."""
+        ...
+
+    def credentials(self) -> Credentials:
+        """The operator's certificate."""
+        ...
+
+    def run_folder(self, host: str) -> str:
+        """THREENINES_RUN of the host; only to be handed to programs spawned there."""
+        ...
+
+    def sweep(self) -> tuple[str, ...]:
+        """Removes what an earlier crash left, and says what it found."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of connections and files; hosts keep running."""
+        ...
