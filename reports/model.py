@@ -1,0 +1,430 @@
+"""The files of a run directory, as types: the one place where their shapes stand.
+
+`verification` writes `run.json`, `plan.json`, `verdicts.json` and `series.json`; `reports` reads them and writes
+`report.json` (with the pages rendered from it). Field names of `Report` follow DESIGN.md, *Contracts*: those
+listed there are exact, the others are additions. A figure that does not apply is `None`, never 0.
+
+Who decides what:
+
+- `plan.json` is written and hashed (`run.plan_sha256` is the SHA-256 of the file's bytes) before the first trial.
+  What stands in it is *planned*; the gate of a profile judges that and nothing else. `Plan.encode()` gives the bytes.
+- `verdicts.json` holds one `CriterionResult` for **every** row of the requirement catalogue (`SD-2`) or part of
+  a row (`RL-3.detect`), measured or not. Verification judges; a verdict is never made up here.
+- `reports.grading` folds those into rows, categories, the gate's verdict, coverage and grades.
+
+Times for people are ISO 8601 UTC (`2026-01-31T12:00:00Z`). Units stand last in names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+RUN_SCHEMA = "threenines.run/1"
+PLAN_SCHEMA = "threenines.plan/1"
+VERDICTS_SCHEMA = "threenines.verdicts/1"
+SERIES_SCHEMA = "threenines.series/1"
+REPORT_SCHEMA = "threenines.report/1"
+
+
+class Verdict(StrEnum):
+    """What a judgement can say. Unknown is a verdict; it never counts as a pass."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    NOT_MEASURED = "not measured"
+    VOID = "void"
+
+
+class Evidence(StrEnum):
+    """Where a verdict comes from. A simulation is never a measurement."""
+
+    MEASURED = "measured"
+    ACCELERATED = "accelerated"
+    SIMULATED = "simulated"
+    IMPORTED = "imported"
+    NONE = "none"
+
+
+class Direction(StrEnum):
+    """On which side of the target a value is good."""
+
+    AT_MOST = "at most"
+    BELOW = "below"
+    AT_LEAST = "at least"
+    ABOVE = "above"
+    EXACTLY = "exactly"
+
+
+class Grade(StrEnum):
+    """A to F; the rule stands in `reports.grading` and in every report."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+    D = "D"
+    E = "E"
+    F = "F"
+
+
+class RunState(StrEnum):
+    """How far a run came. Only a finished run can pass."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    BROKEN = "broken"
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+# --------------------------------------------------------------------------------------------- run.json
+
+
+class Run(_Struct):
+    """`run.json`: which run this is and on what it ran. `synthetic` marks made-up data (test fixtures, demos)."""
+
+    id: str
+    started: str
+    profile: str
+    environment: str
+    seed: int
+    plan_sha256: str
+    ended: str | None = None
+    commit: str | None = None
+    state: RunState = RunState.FINISHED
+    detail: str | None = None
+    """Why it was interrupted or broke, in one line."""
+    commit_dirty: bool = False
+    synthetic: bool = False
+    command: str | None = None
+    """The command that repeats the run, seed included."""
+    fleet: str | None = None
+    fleet_sha256: str | None = None
+    versions: dict[str, str] = {}
+    """Programs and libraries: name -> version."""
+    machine: dict[str, str] = {}
+    """What it ran on: label -> value (`cpus`, `memory`, `kernel`, …)."""
+    configuration: dict[str, str] = {}
+    """What was set: label -> value (`agents`, `hosts`, `load`, …)."""
+    schema: str = RUN_SCHEMA
+
+
+# -------------------------------------------------------------------------------------------- plan.json
+
+
+class Category(_Struct):
+    """A category and the share of its rows that must pass (0 to 1)."""
+
+    id: str
+    title: str
+    threshold: float
+
+
+class PlannedCriterion(_Struct):
+    """What will be tried for one criterion, fixed before the first trial."""
+
+    id: str
+    claim: str
+    """What a pass states, in a sentence: `p99 of look-ups is below 100 ms, from either host`."""
+    population: str
+    """What the trials are drawn from: `look-ups of 77 names from mainpc and pc2 under load`."""
+    method: str
+    """How it is measured, in a sentence."""
+    n: int | None = None
+    """Trials planned."""
+    allowed_exceedances: int | None = None
+    coverage: float | None = None
+    """Share of the population that the claim is about: 0.99 for a p99."""
+    confidence: float | None = None
+    """One-sided: 0.95."""
+    statistic: str | None = None
+    """What is compared with the target: `p99`, `mean`, `share`, `count`."""
+    workload: str | None = None
+    fault: str | None = None
+
+
+class Plan(_Struct):
+    """`plan.json`. `criteria` names what this profile plans, and only that."""
+
+    profile: str
+    seed: int
+    categories: tuple[Category, ...]
+    criteria: tuple[PlannedCriterion, ...]
+    created: str | None = None
+    schema: str = PLAN_SCHEMA
+
+    def encode(self) -> bytes:
+        """The bytes of `plan.json`: indented, fields in order, newline at the end."""
+        return encode(self)
+
+    def sha256(self) -> str:
+        """The hash that `run.json` carries."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------- verdicts.json
+
+
+class CriterionResult(_Struct):
+    """One row of the catalogue, or one part of a row, with its verdict and the evidence for it.
+
+    `target`, `estimate` and `bound` are numbers in `unit`; `target_text` is the row's own wording. `bound` is the
+    one-sided confidence bound that is compared with the target (upper for latencies, lower for shares).
+    """
+
+    id: str
+    title: str
+    category: str
+    claim: str
+    unit: str | None = None
+    target: float | None = None
+    verdict: Verdict = Verdict.NOT_MEASURED
+    evidence: Evidence = Evidence.NONE
+    estimate: float | None = None
+    bound: float | None = None
+    n: int | None = None
+    exceedances: int | None = None
+    coverage: float | None = None
+    confidence: float | None = None
+
+    target_text: str | None = None
+    """The target as the catalogue words it: `< 100 ms`, `77/77`, `works`."""
+    stretch: float | None = None
+    """The stretch in `unit`, where it is a number of the same kind as the target."""
+    stretch_text: str | None = None
+    direction: Direction | None = None
+    statistic: str | None = None
+    method: str | None = None
+    reason: str | None = None
+    """Why the verdict is what it is, in a sentence; required in spirit for all that is not a pass."""
+    remedy: str | None = None
+    """What to do about it, in a sentence that begins with a verb."""
+    trials_to_decide: int | None = None
+    """For *inconclusive*: about how many more trials would decide."""
+    voids: int | None = None
+    """Trials thrown away because their fault did not take effect or the load fell short."""
+    duration_s: float | None = None
+    sources: tuple[str, ...] = ()
+    """Raw history behind it, relative to the run directory: `history/rl-3.jsonl`."""
+    age_days: float | None = None
+    """Of imported evidence."""
+    facts: dict[str, str] = {}
+    """Further figures worth showing: label -> value with unit (`p50`: `0.8 ms`)."""
+    notes: tuple[str, ...] = ()
+
+
+class Void(_Struct):
+    """Trials of a criterion that do not count, and why."""
+
+    criterion: str
+    count: int
+    reason: str
+
+
+class Deviation(_Struct):
+    """Where the run left its plan."""
+
+    what: str
+    why: str
+    effect: str
+
+
+class Instrument(_Struct):
+    """The error of a measuring instrument: clock reads, probe intervals, recorder resolution."""
+
+    name: str
+    value: float
+    unit: str
+    detail: str
+
+
+class Verdicts(_Struct):
+    """`verdicts.json`: every row of the catalogue is in `criteria`, in the catalogue's order."""
+
+    criteria: tuple[CriterionResult, ...]
+    voids: tuple[Void, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+    instruments: tuple[Instrument, ...] = ()
+    schema: str = VERDICTS_SCHEMA
+
+
+# ------------------------------------------------------------------------------------------ series.json
+
+
+class Samples(_Struct, tag="samples", tag_field="kind"):
+    """One value per trial, in the order in which they were run. `None` is a trial that timed out (an exceedance)."""
+
+    criterion: str
+    title: str
+    unit: str
+    values: tuple[float | None, ...]
+    groups: tuple[str, ...] = ()
+    """A label per value (the host asked, the kind of agent); empty or as long as `values`."""
+    log: bool | None = None
+    """Logarithmic axis; `None` lets the plot decide by the spread."""
+
+
+class Quantiles(_Struct, tag="quantiles", tag_field="kind"):
+    """A distribution too large to list: value at each quantile (0 to 1), rising. One per group."""
+
+    criterion: str
+    title: str
+    unit: str
+    quantiles: tuple[float, ...]
+    values: tuple[float, ...]
+    count: int
+    group: str | None = None
+
+
+class Phase(_Struct):
+    """A stretch of a time line."""
+
+    name: str
+    start_ms: float
+    end_ms: float
+
+
+class Mark(_Struct):
+    """An instant on a time line."""
+
+    name: str
+    at_ms: float
+
+
+class TimeLine(_Struct, tag="timeline", tag_field="kind"):
+    """What happened in one trial: the slowest failover, from the fault to the first good answer."""
+
+    criterion: str
+    title: str
+    phases: tuple[Phase, ...]
+    marks: tuple[Mark, ...] = ()
+
+
+class Line(_Struct):
+    """A named curve."""
+
+    name: str
+    values: tuple[float | None, ...]
+
+
+class Lines(_Struct, tag="lines", tag_field="kind"):
+    """Something over the time of the run (seconds since its start): rate of calls, errors, targets that are up."""
+
+    criterion: str
+    title: str
+    unit: str
+    at_s: tuple[float, ...]
+    lines: tuple[Line, ...]
+    marks: tuple[Mark, ...] = ()
+
+
+Series = Samples | Quantiles | TimeLine | Lines
+
+
+class SeriesFile(_Struct):
+    """`series.json`: the data of the plots. `criterion` is an id of `verdicts.json`, or `run` for the whole run."""
+
+    series: tuple[Series, ...]
+    schema: str = SERIES_SCHEMA
+
+
+# ------------------------------------------------------------------------------------------ report.json
+
+
+class Criterion(CriterionResult, frozen=True, kw_only=True):
+    """A result with what the report adds to it."""
+
+    planned: bool = False
+    grade: Grade | None = None
+    plan: PlannedCriterion | None = None
+    previous: Verdict | None = None
+    """Its verdict in the run that this one is compared with."""
+    previous_estimate: float | None = None
+
+
+class CategoryScore(_Struct):
+    """A category over **all** its rows: `score` is passed rows / rows, so what was not measured lowers it."""
+
+    id: str
+    threshold: float
+    score: float
+    verdict: Verdict
+    title: str
+    grade: Grade | None
+    rows: int
+    planned: int
+    measured: int
+    passed: int
+    failed: int
+
+
+class Coverage(_Struct):
+    """How much of the catalogue this run speaks about, in rows (a row with parts counts once)."""
+
+    rows: int
+    planned: int
+    measured: int
+    passed: int
+    failed: int
+    inconclusive: int
+    void: int
+    not_measured: int
+
+
+class Release(_Struct):
+    """Whether this report alone proves a release: all five categories at their thresholds, and no regression."""
+
+    verdict: Verdict
+    grade: Grade | None
+    reason: str
+
+
+class Regression(_Struct):
+    """Passed in the run compared with, and fails now."""
+
+    id: str
+    title: str
+
+
+class Comparison(_Struct):
+    """The earlier run that stands beside this one."""
+
+    run: str
+    ended: str | None
+    regressions: tuple[Regression, ...]
+    mended: tuple[str, ...]
+
+
+class Report(_Struct):
+    """`report.json`. `verdict` and `grade` speak about what the profile planned; `coverage` says how much that is."""
+
+    run: Run
+    verdict: Verdict
+    grade: Grade | None
+    reason: str
+    coverage: Coverage
+    release: Release
+    categories: tuple[CategoryScore, ...]
+    criteria: tuple[Criterion, ...]
+    comparison: Comparison | None = None
+    voids: tuple[Void, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+    instruments: tuple[Instrument, ...] = ()
+    grading_rule: tuple[str, ...] = ()
+    schema: str = REPORT_SCHEMA
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """JSON as it is written to disk: two spaces of indent, a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def row_of(criterion_id: str) -> str:
+    """The catalogue's row of an id: `RL-3.detect` -> `RL-3`."""
+    return criterion_id.partition(".")[0]
