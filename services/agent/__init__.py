@@ -1,0 +1,1 @@
+"""The agents: their wire, their SDK, their clients, and the zygote that forks them."""

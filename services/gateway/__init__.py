@@ -1,0 +1,1 @@
+"""The one port of a host for calls: mutual TLS, one connection per pair of hosts."""

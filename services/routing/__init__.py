@@ -1,0 +1,1 @@
+"""Which instance of an agent takes a call."""
