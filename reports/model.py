@@ -1,15 +1,17 @@
 """The files of a run directory, as types: the one place where their shapes stand.
 
-`verification` writes `run.json`, `plan.json`, `verdicts.json` and `series.json`; `reports` reads them and writes
-`report.json` (with the pages rendered from it). Field names of `Report` follow DESIGN.md, *Contracts*: those
-listed there are exact, the others are additions. A figure that does not apply is `None`, never 0.
+`verification` writes `run.json`, `plan.json`, `verdicts.json` and `series.json`; `reports` reads them and
+writes `report.json` (with the pages rendered from it). Field names of `Report` follow DESIGN.md, *Contracts*:
+those listed there are exact, the others are additions. A figure that does not apply is `None`, never 0.
 
 Who decides what:
 
-- `plan.json` is written and hashed (`run.plan_sha256` is the SHA-256 of the file's bytes) before the first trial.
-  What stands in it is *planned*; the gate of a profile judges that and nothing else. `Plan.encode()` gives the bytes.
-- `verdicts.json` holds one `CriterionResult` for **every** row of the requirement catalogue (`SD-2`) or part of
-  a row (`RL-3.detect`), measured or not. Verification judges; a verdict is never made up here.
+- `plan.json` is written and hashed (`run.plan_sha256` is the SHA-256 of the file's bytes) before the first
+  trial. What stands in it is *planned*; the gate of a profile judges that and nothing else. `Plan.encode()`
+  gives the bytes.
+- `verdicts.json` holds one `CriterionResult` for **every** row of the requirement catalogue (`SD-2`), measured
+  or not; a row that is judged in parts stands there as its parts (`RL-3.detect`) in its place. Verification
+  judges; a verdict is never made up here. A row is as good as the worst of its parts.
 - `reports.grading` folds those into rows, categories, the gate's verdict, coverage and grades.
 
 Times for people are ISO 8601 UTC (`2026-01-31T12:00:00Z`). Units stand last in names.
@@ -32,7 +34,7 @@ REPORT_SCHEMA = "threenines.report/1"
 class Verdict(StrEnum):
     """What a judgement can say. Unknown is a verdict; it never counts as a pass."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  a verdict, not a secret
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     NOT_MEASURED = "not measured"
@@ -79,15 +81,11 @@ class RunState(StrEnum):
     BROKEN = "broken"
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True):
-    pass
-
-
 # --------------------------------------------------------------------------------------------- run.json
 
 
-class Run(_Struct):
-    """`run.json`: which run this is and on what it ran. `synthetic` marks made-up data (test fixtures, demos)."""
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """`run.json`: which run this is and on what it ran. `synthetic` marks made-up data (fixtures, demos)."""
 
     id: str
     started: str
@@ -118,7 +116,7 @@ class Run(_Struct):
 # -------------------------------------------------------------------------------------------- plan.json
 
 
-class Category(_Struct):
+class Category(msgspec.Struct, frozen=True, kw_only=True):
     """A category and the share of its rows that must pass (0 to 1)."""
 
     id: str
@@ -126,7 +124,7 @@ class Category(_Struct):
     threshold: float
 
 
-class PlannedCriterion(_Struct):
+class PlannedCriterion(msgspec.Struct, frozen=True, kw_only=True):
     """What will be tried for one criterion, fixed before the first trial."""
 
     id: str
@@ -149,7 +147,7 @@ class PlannedCriterion(_Struct):
     fault: str | None = None
 
 
-class Plan(_Struct):
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`plan.json`. `criteria` names what this profile plans, and only that."""
 
     profile: str
@@ -171,11 +169,11 @@ class Plan(_Struct):
 # ---------------------------------------------------------------------------------------- verdicts.json
 
 
-class CriterionResult(_Struct):
+class CriterionResult(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the catalogue, or one part of a row, with its verdict and the evidence for it.
 
-    `target`, `estimate` and `bound` are numbers in `unit`; `target_text` is the row's own wording. `bound` is the
-    one-sided confidence bound that is compared with the target (upper for latencies, lower for shares).
+    `target`, `estimate` and `bound` are numbers in `unit`; `target_text` is the row's own wording. `bound` is
+    the one-sided confidence bound that is compared with the target (upper for latencies, lower for shares).
     """
 
     id: str
@@ -219,7 +217,7 @@ class CriterionResult(_Struct):
     notes: tuple[str, ...] = ()
 
 
-class Void(_Struct):
+class Void(msgspec.Struct, frozen=True, kw_only=True):
     """Trials of a criterion that do not count, and why."""
 
     criterion: str
@@ -227,7 +225,7 @@ class Void(_Struct):
     reason: str
 
 
-class Deviation(_Struct):
+class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     """Where the run left its plan."""
 
     what: str
@@ -235,7 +233,7 @@ class Deviation(_Struct):
     effect: str
 
 
-class Instrument(_Struct):
+class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """The error of a measuring instrument: clock reads, probe intervals, recorder resolution."""
 
     name: str
@@ -244,7 +242,7 @@ class Instrument(_Struct):
     detail: str
 
 
-class Verdicts(_Struct):
+class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """`verdicts.json`: every row of the catalogue is in `criteria`, in the catalogue's order."""
 
     criteria: tuple[CriterionResult, ...]
@@ -257,8 +255,8 @@ class Verdicts(_Struct):
 # ------------------------------------------------------------------------------------------ series.json
 
 
-class Samples(_Struct, tag="samples", tag_field="kind"):
-    """One value per trial, in the order in which they were run. `None` is a trial that timed out (an exceedance)."""
+class Samples(msgspec.Struct, frozen=True, kw_only=True, tag="samples", tag_field="kind"):
+    """One value per trial, in the order in which they were run. `None` timed out (an exceedance)."""
 
     criterion: str
     title: str
@@ -270,7 +268,7 @@ class Samples(_Struct, tag="samples", tag_field="kind"):
     """Logarithmic axis; `None` lets the plot decide by the spread."""
 
 
-class Quantiles(_Struct, tag="quantiles", tag_field="kind"):
+class Quantiles(msgspec.Struct, frozen=True, kw_only=True, tag="quantiles", tag_field="kind"):
     """A distribution too large to list: value at each quantile (0 to 1), rising. One per group."""
 
     criterion: str
@@ -282,7 +280,7 @@ class Quantiles(_Struct, tag="quantiles", tag_field="kind"):
     group: str | None = None
 
 
-class Phase(_Struct):
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a time line."""
 
     name: str
@@ -290,14 +288,14 @@ class Phase(_Struct):
     end_ms: float
 
 
-class Mark(_Struct):
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """An instant on a time line."""
 
     name: str
     at_ms: float
 
 
-class TimeLine(_Struct, tag="timeline", tag_field="kind"):
+class TimeLine(msgspec.Struct, frozen=True, kw_only=True, tag="timeline", tag_field="kind"):
     """What happened in one trial: the slowest failover, from the fault to the first good answer."""
 
     criterion: str
@@ -306,15 +304,15 @@ class TimeLine(_Struct, tag="timeline", tag_field="kind"):
     marks: tuple[Mark, ...] = ()
 
 
-class Line(_Struct):
+class Line(msgspec.Struct, frozen=True, kw_only=True):
     """A named curve."""
 
     name: str
     values: tuple[float | None, ...]
 
 
-class Lines(_Struct, tag="lines", tag_field="kind"):
-    """Something over the time of the run (seconds since its start): rate of calls, errors, targets that are up."""
+class Lines(msgspec.Struct, frozen=True, kw_only=True, tag="lines", tag_field="kind"):
+    """Something over the time of the run (seconds since its start): rate of calls, errors, targets up."""
 
     criterion: str
     title: str
@@ -327,8 +325,8 @@ class Lines(_Struct, tag="lines", tag_field="kind"):
 Series = Samples | Quantiles | TimeLine | Lines
 
 
-class SeriesFile(_Struct):
-    """`series.json`: the data of the plots. `criterion` is an id of `verdicts.json`, or `run` for the whole run."""
+class SeriesFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`series.json`: the data of the plots. `criterion` is an id of `verdicts.json`, or `run` for all."""
 
     series: tuple[Series, ...]
     schema: str = SERIES_SCHEMA
@@ -348,7 +346,7 @@ class Criterion(CriterionResult, frozen=True, kw_only=True):
     previous_estimate: float | None = None
 
 
-class CategoryScore(_Struct):
+class CategoryScore(msgspec.Struct, frozen=True, kw_only=True):
     """A category over **all** its rows: `score` is passed rows / rows, so what was not measured lowers it."""
 
     id: str
@@ -364,7 +362,7 @@ class CategoryScore(_Struct):
     failed: int
 
 
-class Coverage(_Struct):
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the catalogue this run speaks about, in rows (a row with parts counts once)."""
 
     rows: int
@@ -377,22 +375,22 @@ class Coverage(_Struct):
     not_measured: int
 
 
-class Release(_Struct):
-    """Whether this report alone proves a release: all five categories at their thresholds, and no regression."""
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether this report alone proves a release: all categories at their thresholds and no regression."""
 
     verdict: Verdict
     grade: Grade | None
     reason: str
 
 
-class Regression(_Struct):
+class Regression(msgspec.Struct, frozen=True, kw_only=True):
     """Passed in the run compared with, and fails now."""
 
     id: str
     title: str
 
 
-class Comparison(_Struct):
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The earlier run that stands beside this one."""
 
     run: str
@@ -401,8 +399,8 @@ class Comparison(_Struct):
     mended: tuple[str, ...]
 
 
-class Report(_Struct):
-    """`report.json`. `verdict` and `grade` speak about what the profile planned; `coverage` says how much that is."""
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`report.json`. `verdict` and `grade` are about what the profile planned; `coverage` says how much that is."""
 
     run: Run
     verdict: Verdict
