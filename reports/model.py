@@ -9,9 +9,9 @@ Who decides what:
 - `plan.json` is written and hashed (`run.plan_sha256` is the SHA-256 of the file's bytes) before the first
   trial. What stands in it is *planned*; the gate of a profile judges that and nothing else. `Plan.encode()`
   gives the bytes.
-- `verdicts.json` holds one `CriterionResult` for **every** row of the requirement catalogue (`SD-2`), measured
-  or not; a row that is judged in parts stands there as its parts (`RL-3.detect`) in its place. Verification
-  judges; a verdict is never made up here. A row is as good as the worst of its parts.
+- `verdicts.json` holds one `CriterionResult` for **every** row of the requirement catalogue (`SD-2`),
+  measured or not; a row that is judged in parts is there as its parts (`RL-3.detect`) in its place.
+  Verification judges; a verdict is never made up here. A row is as good as the worst of its parts.
 - `reports.grading` folds those into rows, categories, the gate's verdict, coverage and grades.
 
 Times for people are ISO 8601 UTC (`2026-01-31T12:00:00Z`). Units stand last in names.
@@ -400,7 +400,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`report.json`. `verdict` and `grade` are about what the profile planned; `coverage` says how much that is."""
+    """`report.json`. `verdict` and `grade` are about what the profile planned; `coverage` says how much."""
 
     run: Run
     verdict: Verdict

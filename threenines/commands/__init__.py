@@ -1,0 +1,160 @@
+"""The table of commands. A command's module is imported only when that command runs or shows its own help.
+
+Each module `threenines.commands.<name>` has a function `<name>` with typer annotations (or `app`, a
+`typer.Typer` with subcommands) and may have `EXAMPLES`: the lines shown below its help.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from threenines.errors import PipeClosed
+
+HELP = """Run a fleet of agents on two hosts, break it on purpose, and prove what it promises.
+
+Exit status of what judges: 0 pass, 1 fail, 2 not proven; 3 and up: the harness could not do its work;
+64: wrong usage or input."""
+
+EXAMPLES = (
+    "threenines doctor                     what is installed, what is missing",
+    "threenines check fleet.yaml           is the manifest right?",
+    "threenines up && threenines status    start the stack and look at it",
+    "threenines verify --profile quick     measure it and write the report",
+    "threenines report latest              render the newest run again",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table."""
+
+    name: str
+    summary: str
+    panel: str
+
+    @property
+    def module(self) -> str:
+        return f"{__name__}.{self.name.replace('-', '_')}"
+
+
+_STACK, _FLEET, _PROOF, _HISTORY = "Stack", "Fleet", "Proof", "Results"
+
+TABLE = (
+    Entry("check", "Validate a fleet manifest.", _STACK),
+    Entry("doctor", "Say which tools are there, which are missing, and how to get them.", _STACK),
+    Entry("up", "Bring the stack up, or to what the manifest now says.", _STACK),
+    Entry("status", "Show hosts, units and agents.", _STACK),
+    Entry("down", "Take the stack down and leave nothing behind.", _STACK),
+    Entry("resolve", "Find where an agent is served.", _FLEET),
+    Entry("call", "Call a method of an agent.", _FLEET),
+    Entry("verify", "Measure a running stack against its criteria and write the report.", _PROOF),
+    Entry("chaos", "List, show and run faults, and heal them all.", _PROOF),
+    Entry("sim", "Run the deciding code through simulated weeks.", _PROOF),
+    Entry("soak", "Watch the stack for days; can be resumed.", _PROOF),
+    Entry("selftest", "Judge the judge.", _PROOF),
+    Entry("criteria", "List what must be true.", _HISTORY),
+    Entry("report", "Render a run again.", _HISTORY),
+    Entry("compare", "Set two runs side by side.", _HISTORY),
+    Entry("gate", "Decide about a release from reports.", _HISTORY),
+    Entry("review", "Review the history of reports.", _HISTORY),
+    Entry("evidence", "Sign evidence, or take it in from another machine.", _HISTORY),
+)
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands from `TABLE` and imports one only to run it or to show its help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [entry.name for entry in TABLE if importlib.util.find_spec(entry.module) is not None]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        entry = next((e for e in TABLE if e.name == cmd_name), None)
+        if entry is None or importlib.util.find_spec(entry.module) is None:
+            return None
+        return TyperCommand(
+            entry.name, help=entry.summary, short_help=entry.summary, rich_help_panel=entry.panel
+        )
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is None or command is None:
+            return name, command, rest
+        return name, load(name), rest
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _pipe():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _pipe():
+            return super().invoke(ctx)
+
+
+def build() -> Any:
+    """The whole command line, without importing any command."""
+    app = typer.Typer(
+        name="threenines",
+        cls=LazyGroup,
+        help=HELP,
+        epilog=_examples(EXAMPLES),
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    return typer.main.get_command(app)
+
+
+def load(name: str) -> Any:
+    """Import one command and build it, its examples below its help."""
+    entry = next(e for e in TABLE if e.name == name)
+    module = importlib.import_module(entry.module)
+    epilog = _examples(getattr(module, "EXAMPLES", ()))
+    settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+    app = getattr(module, "app", None)
+    if isinstance(app, typer.Typer):
+        app.info.name, app.info.epilog, app.info.context_settings = name, epilog, settings
+        app._add_completion = False
+        return typer.main.get_command(app)
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    function = getattr(module, name.replace("-", "_"))
+    single.command(name, epilog=epilog, context_settings=settings)(function)
+    return typer.main.get_command(single)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"threenines {version('threenines')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def _examples(lines: tuple[str, ...] | list[str]) -> str | None:
+    if not lines:
+        return None
+    return "\n".join(("[bold]Examples[/bold]", *(f"  {line}".replace("[", r"\[") for line in lines)))
+
+
+@contextmanager
+def _pipe() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise PipeClosed from error
