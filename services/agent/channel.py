@@ -1,0 +1,95 @@
+"""The caller's end of one connection: many requests in flight, each with its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from services.agent.connection import Deadlines, FrameConnection, Scratch
+from services.agent.errors import CallError, Code
+from services.agent.wire import Failure, Message, Reply, Request, encode
+
+MAX_IN_FLIGHT: Final = 1024
+
+
+class Channel(FrameConnection):
+    """Sends requests and matches their replies. Lost with calls in flight: they end `indeterminate`."""
+
+    def __init__(self, scratch: Scratch, loop: asyncio.AbstractEventLoop, *, peer: str) -> None:
+        super().__init__(scratch)
+        self.peer = peer
+        self._loop = loop
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._deadlines = Deadlines(loop, self._expire)
+        self._next_id = 0
+        self.closed = loop.create_future()
+        """Done when the connection is gone."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer."""
+        return len(self._waiting)
+
+    async def request(self, agent: str, method: str, body: msgspec.Raw, *, timeout_s: float) -> msgspec.Raw:
+        """The reply's body. Raises `CallError`: `unavailable` only when nothing was sent."""
+        if not self.open:
+            raise CallError(Code.UNAVAILABLE, f"no connection to {self.peer}")
+        if len(self._waiting) >= MAX_IN_FLIGHT or not self.writable:
+            raise CallError(Code.OVERLOADED, f"{len(self._waiting)} calls to {self.peer} are in flight")
+        self._next_id = number = self._next_id + 1
+        frame = encode(Request(number, agent, method, max(1, int(timeout_s * 1000)), body))
+        waiter: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+        self._waiting[number] = waiter
+        self._deadlines.add(number, self._loop.time() + timeout_s)
+        self.send(frame)
+        try:
+            return await waiter
+        finally:
+            self._waiting.pop(number, None)
+            self._deadlines.discard(number)
+
+    def received(self, message: Message) -> None:
+        if isinstance(message, Request):
+            self.abort(ConnectionAbortedError("a server sent a request"))
+            return
+        waiter = self._waiting.pop(message.id, None)
+        if waiter is None or waiter.done():
+            return  # its caller gave up before
+        match message:
+            case Reply():
+                waiter.set_result(message.body)
+            case Failure():
+                waiter.set_exception(CallError(message.code, message.message))
+
+    def lost(self, cause: Exception | None) -> None:
+        reason = f": {cause}" if cause is not None else ""
+        for waiter in self._waiting.values():
+            if not waiter.done():
+                error = CallError(Code.INDETERMINATE, f"connection to {self.peer} was lost before the answer{reason}")
+                waiter.set_exception(error)
+        self._waiting.clear()
+        self._deadlines.close()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _expire(self, number: int) -> None:
+        waiter = self._waiting.pop(number, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(CallError(Code.DEADLINE, f"no answer from {self.peer} in time"))
+
+
+async def open_unix(path: Path, scratch: Scratch, *, timeout_s: float) -> Channel:
+    """A channel to the server on `path`. Raises `CallError` `unavailable`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, channel = await loop.create_unix_connection(
+                lambda: Channel(scratch, loop, peer=path.name), str(path)
+            )
+    except (OSError, TimeoutError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise CallError(Code.UNAVAILABLE, f"cannot connect to {path.name}: {reason}") from None
+    return channel

@@ -1,0 +1,65 @@
+"""The life of one agent process: serve, register, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from infra.topology import AgentSpec
+from services.agent.client import Client
+from services.agent.hostd_link import HostdLink, registration
+from services.agent.log import configure
+from services.agent.sdk import AgentDefinitionError, load_agent
+from services.agent.server import AgentServer
+
+EXIT_CANNOT_START: Final = 78
+"""The agent's definition is wrong (EX_CONFIG of sysexits.h): starting it again will not help."""
+
+log = logging.getLogger("threenines.agent")
+
+
+def run_agent(
+    spec: AgentSpec,
+    incarnation: int,
+    run: Path,
+    host: str | None,
+    *,
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+) -> int:
+    """Serves until SIGTERM or SIGINT; the exit status of the process."""
+    configure(spec.name)
+    try:
+        cls = load_agent(spec.handler or "")
+    except AgentDefinitionError as error:
+        log.error("cannot start: %s", error)
+        return EXIT_CANNOT_START
+    agent = cls(spec, incarnation=incarnation)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(AgentServer(agent, run / "agents" / f"{spec.name}.sock"), run, host))
+
+
+async def _serve(server: AgentServer, run: Path, host: str | None) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    caller = Client(run, host)
+    server.agent.connect(caller)
+    try:
+        await server.start()
+    except Exception:
+        log.exception("cannot start")
+        await caller.close()
+        return 1
+    link = HostdLink(run / "hostd.sock", registration(server.describe(), os.getpid()), server.scratch)
+    link.start()
+    await stop.wait()
+    await link.stop()
+    await server.stop()
+    await caller.close()
+    return 0

@@ -1,0 +1,289 @@
+"""Serves one agent on its Unix socket: deadlines, bounded concurrency, built-in methods, graceful drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from services.agent.connection import Deadlines, FrameConnection, Scratch
+from services.agent.errors import AgentError, CallError, Code
+from services.agent.metrics import OTHER, CallMetrics
+from services.agent.sdk import Agent, Method, call_deadline, methods_of
+from services.agent.wire import Failure, Message, Reply, Request, encode, pack
+
+DRAIN_LIMIT_S: Final = 5.0
+MAX_CONNECTIONS: Final = 512
+MAX_SOCKET_PATH_BYTES: Final = 107
+DEADLINE_LIMIT_MS: Final = 3_600_000
+
+log = logging.getLogger("threenines.agent")
+
+
+class ServerState(StrEnum):
+    """What `_ping` answers."""
+
+    STARTING = "starting"
+    UP = "up"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """Answer of `_ping`."""
+
+    incarnation: int
+    state: str
+
+
+class Description(msgspec.Struct, frozen=True):
+    """Answer of `_describe`."""
+
+    name: str
+    incarnation: int
+    methods: tuple[str, ...]
+    idempotent: tuple[str, ...]
+    tags: dict[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    connection: _ServerConnection
+    id: int
+    method: str
+    began: float
+    task: asyncio.Task[None] | None = None
+    answered: bool = False
+
+
+class _ServerConnection(FrameConnection):
+    def __init__(self, server: AgentServer) -> None:
+        super().__init__(server.scratch)
+        self._server = server
+
+    def connected(self) -> None:
+        self._server.connected(self)
+
+    def received(self, message: Message) -> None:
+        if isinstance(message, Request):
+            self._server.handle(self, message)
+        else:
+            self.abort(ConnectionAbortedError("a peer sent a reply to a server"))
+
+    def lost(self, cause: Exception | None) -> None:
+        self._server.disconnected(self, cause)
+
+
+class AgentServer:
+    """The server of one agent. `start`, then calls are answered until `stop`."""
+
+    def __init__(self, agent: Agent, path: Path, *, drain_limit_s: float = DRAIN_LIMIT_S) -> None:
+        self.agent = agent
+        self.path = path
+        self.scratch = Scratch()
+        self.state = ServerState.STARTING
+        self.methods = methods_of(type(agent))
+        self.metrics = CallMetrics(
+            in_flight=lambda: len(self._calls),
+            state_items=lambda: len(agent.state),
+            up=lambda: self.state is ServerState.UP,
+        )
+        self._drain_limit_s = drain_limit_s
+        self._calls: set[_Call] = set()
+        self._connections: set[_ServerConnection] = set()
+        self._listener: asyncio.Server | None = None
+        self._inode = -1
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._builtin: dict[str, Callable[[], object]] = {
+            "_ping": lambda: Pong(agent.incarnation, self.state),
+            "_describe": self.describe,
+            "_metrics": self.metrics.text,
+            "_collect": gc.collect,
+        }
+
+    def describe(self) -> Description:
+        """Name, methods and tags: what is told to hostd and to who asks `_describe`."""
+        return Description(
+            name=self.agent.name,
+            incarnation=self.agent.incarnation,
+            methods=tuple(self.methods),
+            idempotent=tuple(name for name, method in self.methods.items() if method.idempotent),
+            tags=self.agent.spec.tags,
+        )
+
+    async def start(self) -> None:
+        """Runs `on_start` and listens; a predecessor's socket is replaced without a gap."""
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._loop, self._expire)
+        await self.agent.on_start()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{os.getpid():x}")
+        for path in (self.path, temporary):
+            if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+                raise OSError(f"{path}: longer than the {MAX_SOCKET_PATH_BYTES} bytes of a socket's path")
+        temporary.unlink(missing_ok=True)
+        self._listener = await self._loop.create_unix_server(
+            lambda: _ServerConnection(self), str(temporary), backlog=256
+        )
+        self._inode = temporary.stat().st_ino
+        temporary.rename(self.path)
+        self.state = ServerState.UP
+
+    async def stop(self) -> None:
+        """Refuses new calls, lets those in flight end (bounded), then runs `on_stop`."""
+        if self.state in (ServerState.DRAINING, ServerState.STOPPED):
+            return
+        self.state = ServerState.DRAINING
+        self._remove_socket()
+        if self._listener is not None:
+            self._listener.close()
+        try:
+            async with asyncio.timeout(self._drain_limit_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("%d calls did not end within %g s", len(self._calls), self._drain_limit_s)
+            for call in list(self._calls):
+                self._answer_failure(call, Code.INDETERMINATE, "the agent stopped before its answer")
+                if call.task is not None:
+                    call.task.cancel()
+        await self.agent.on_stop()
+        self._deadlines.close()
+        for connection in list(self._connections):
+            connection.close()
+        self.state = ServerState.STOPPED
+
+    # Connections.
+
+    def connected(self, connection: _ServerConnection) -> None:
+        """A caller came."""
+        if len(self._connections) >= MAX_CONNECTIONS:
+            connection.abort(ConnectionAbortedError(f"more than {MAX_CONNECTIONS} connections"))
+            return
+        self._connections.add(connection)
+
+    def disconnected(self, connection: _ServerConnection, cause: Exception | None) -> None:
+        """A caller went. What it asked for runs to its end: nobody can take back half a side effect."""
+        self._connections.discard(connection)
+        if cause is not None and not isinstance(cause, ConnectionResetError | BrokenPipeError):
+            log.warning("connection closed: %s: %s", type(cause).__name__, cause)
+
+    # Calls.
+
+    def handle(self, connection: _ServerConnection, request: Request) -> None:
+        """Answers `request`, now or from a task."""
+        name = request.method
+        call = _Call(connection, request.id, OTHER, self._loop.time())
+        builtin = self._builtin.get(name)
+        if builtin is not None:
+            connection.send(encode(Reply(request.id, pack(builtin()))))
+            return
+        if request.agent != self.agent.name:
+            self._answer_failure(call, Code.NOT_FOUND, f"this is {self.agent.name}, not {request.agent[:64]}")
+            return
+        method = self.methods.get(name)
+        if method is None:
+            self._answer_failure(call, Code.NO_METHOD, f"{self.agent.name} has no method {name[:64]}")
+            return
+        call.method = name
+        if self.state is not ServerState.UP:
+            self._answer_failure(call, Code.DRAINING, f"{self.agent.name} is {self.state}")
+        elif request.deadline_ms <= 0:
+            self._answer_failure(call, Code.DEADLINE, "no time was left when the request arrived")
+        elif len(self._calls) >= self.agent.concurrency:
+            self._answer_failure(call, Code.OVERLOADED, f"{self.agent.concurrency} calls are in flight")
+        else:
+            self._begin(call, method, request)
+
+    def _begin(self, call: _Call, method: Method, request: Request) -> None:
+        try:
+            arguments = () if method.request is None else (method.request.decode(request.body),)
+        except (msgspec.DecodeError, ValueError, RecursionError, MemoryError) as error:
+            self._answer_failure(call, Code.BAD_REQUEST, f"{method.name}: {error}")
+            return
+        if not method.asynchronous:
+            try:
+                self._answer(call, method.function(self.agent, *arguments))
+            except Exception as error:
+                self._answer_error(call, error)
+            return
+        due = call.began + min(request.deadline_ms, DEADLINE_LIMIT_MS) / 1000
+        self._calls.add(call)
+        self._idle.clear()
+        self._deadlines.add(call, due)
+        call.task = self._loop.create_task(self._run(call, method, arguments, due))
+
+    async def _run(self, call: _Call, method: Method, arguments: tuple[Any, ...], due: float) -> None:
+        call_deadline.set(due)
+        try:
+            self._answer(call, await method.function(self.agent, *arguments))
+        except asyncio.CancelledError:
+            # By the deadline or the drain, which have answered; else the handler cancelled itself.
+            self._answer_failure(call, Code.INDETERMINATE, f"{method.name} was cancelled")
+        except Exception as error:
+            self._answer_error(call, error)
+        finally:
+            self._deadlines.discard(call)
+            self._calls.discard(call)
+            if not self._calls:
+                self._idle.set()
+
+    def _expire(self, call: _Call) -> None:
+        self._answer_failure(call, Code.DEADLINE, f"{call.method} did not end in time")
+        if call.task is not None:
+            call.task.cancel()
+
+    def _answer(self, call: _Call, result: object) -> None:
+        if call.answered:
+            return
+        try:
+            frame = encode(Reply(call.id, pack(result)))
+        except CallError as error:
+            code = Code.TOO_LARGE if error.code == Code.TOO_LARGE else Code.HANDLER_ERROR
+            self._answer_failure(call, code, f"{call.method}: reply: {error.message}")
+            return
+        call.answered = True
+        self.metrics.count(call.method, "ok", self._loop.time() - call.began)
+        call.connection.send(frame)
+
+    def _answer_error(self, call: _Call, error: Exception) -> None:
+        match error:
+            case AgentError():
+                self._answer_failure(call, Code.BAD_REQUEST, _one_line(error))
+            case CallError():
+                # A dependency's failure. Its uncertainty is ours: a definite code would promise too much.
+                code = Code.HANDLER_ERROR if error.definite else Code.INDETERMINATE
+                self._answer_failure(call, code, f"{call.method}: {_one_line(error)}")
+            case _:
+                if not call.answered:
+                    log.error("%s failed", call.method, exc_info=error)
+                message = f"{call.method}: {type(error).__name__}: {_one_line(error)}"
+                self._answer_failure(call, Code.HANDLER_ERROR, message)
+
+    def _answer_failure(self, call: _Call, code: Code, message: str) -> None:
+        if call.answered:
+            return
+        call.answered = True
+        self.metrics.count(call.method, code, self._loop.time() - call.began)
+        call.connection.send(encode(Failure(call.id, code, message)))
+
+    def _remove_socket(self) -> None:
+        # A successor may have taken the name already.
+        try:
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+
+
+def _one_line(error: BaseException, limit: int = 300) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:limit] if lines else "no message"
