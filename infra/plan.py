@@ -64,6 +64,7 @@ class UnitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     `program` is a logical name ("etcd", "redis-server", "python"). `args`, `env`, `files` (relative name
     to content, in the unit's configuration folder) and `ready.path` carry placeholders that only the
     substrate resolves: {data} {config} {run} {pki} {address} {local} {address:pc2}.
+    `keeps_children`: what the unit started outlives it (the zygote's agents) and shares its log.
     """
 
     host: str
@@ -75,6 +76,7 @@ class UnitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ready: ReadyCheck = ReadyCheck()
     stop_signal: str = "TERM"
     stop_timeout_s: float = 5.0
+    keeps_children: bool = False
 
     @property
     def sha256(self) -> str:

@@ -25,13 +25,20 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
-    """A unit as it was found. `spec_sha256` is `UnitSpec.sha256` of what was started."""
+    """A unit as it was found. `spec_sha256` is `UnitSpec.sha256` of what was started.
+
+    `instance` names the running process: it stays while that process lives, is another one after every
+    start, whoever started it, and "" while nothing runs. Supervisors start crashed units again, so
+    "running" alone cannot show that a unit was killed; a provider records `instance` when it creates the
+    unit and reports another one in `read` as drift (docs/decisions/0003-unit-drift.md).
+    """
 
     host: str
     name: str
     running: bool
     spec_sha256: str
     detail: str = ""
+    instance: str = ""
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
