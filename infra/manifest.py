@@ -7,6 +7,7 @@ struct, converted field by field so that one slip hides no other), the rules (`i
 from __future__ import annotations
 
 import difflib
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ _NESTED: dict[tuple[type[msgspec.Struct], str], type[msgspec.Struct]] = {
     (AgentSpec, "health"): HealthCheck,
     (AgentSpec, "model"): ModelSpec,
 }
+_TELLING = frozenset({"handler", "command", "port", "health"})
+"""Fields whose default would mean another kind of agent."""
 _KINDS = {
     "int": "a whole number",
     "str": "text",
@@ -98,12 +101,15 @@ class _Reader:
         )
         named = self._named(known.get("hosts")), self._named(known.get("agents"))
         for path, what, mend in check_fleet(fleet, *named):
-            if path and path[0] == "hosts" and len(path) > 1:
-                path = (*host_at[int(path[1])], *path[2:])
-            elif path and path[0] == "agents" and len(path) > 1:
-                path = (*agent_at[int(path[1])], *path[2:])
-            self._report(path, what, mend)
+            self._report(self._place(path, host_at, agent_at), what, mend)
         return fleet
+
+    @staticmethod
+    def _place(path: Path_, hosts: dict[int, Path_], agents: dict[int, Path_]) -> Path_:
+        """A position in the fleet as a position in the document, which may hold malformed entries too."""
+        if len(path) < 2:
+            return path
+        return (*(hosts if path[0] == "hosts" else agents)[int(path[1])], *path[2:])
 
     def _list(
         self, kind: type[msgspec.Struct], key: str, known: dict[str, Node]
@@ -141,20 +147,20 @@ class _Reader:
         return frozenset(names)
 
     def _struct(self, kind: type[msgspec.Struct], node: Mapping, path: Path_) -> Any:
+        """The struct, with defaults for what was wrong in it; None when that would mislead the rules."""
         known = self._known_entries(node, kind, path)
-        before = len(self.problems)
         values = {}
-        for name in known:
+        for name, child in known.items():
             nested = _NESTED.get((kind, name))
-            child = known[name]
+            before = len(self.problems)
             if nested is not None and isinstance(child, Mapping):
-                values[name] = self._struct(nested, child, (*path, name))
+                value = self._struct(nested, child, (*path, name))
             else:
-                values[name] = self._field(kind, name, known, path)
-        required = [f.name for f in msgspec.structs.fields(kind) if f.required]
-        if len(self.problems) > before or any(name not in known for name in required):
-            return None
-        return kind(**values)
+                value = self._field(kind, name, known, path)
+            if len(self.problems) == before:
+                values[name] = value
+        needed = {f.name for f in msgspec.structs.fields(kind) if f.required} | (_TELLING & known.keys())
+        return kind(**values) if needed <= values.keys() else None
 
     def _known_entries(self, node: Mapping, kind: type[msgspec.Struct], path: Path_) -> dict[str, Node]:
         """The entries whose keys the struct has; what is unknown or missing is reported."""
@@ -182,7 +188,7 @@ class _Reader:
             return msgspec.convert(value, wanted)
         except msgspec.ValidationError as error:
             what, inner = self._explain(str(error), value)
-            self._report((*place, *inner), what, "see the manifest's description for what may stand here")
+            self._report((*place, *inner), what, _mend(wanted))
             return None
 
     def _plain(self, node: Node, path: Path_) -> Any:
@@ -207,9 +213,11 @@ class _Reader:
         if text.startswith("Expected"):
             wanted = text.removeprefix("Expected `").partition("`")[0].split(" | ")
             kinds = " or ".join(_KINDS.get(kind, kind) for kind in wanted if kind != "null")
+            if len(wanted) > 2:
+                kinds = "a single value"
             return f"is {_describe(value)} where {kinds} belongs", inner
         if text.startswith("Invalid enum value"):
-            return f"is {show(value)}, which is none of the known words", inner
+            return f"is {show(value)}, which means nothing here", inner
         return f"is {_describe(value)}: {text[:120]}", inner
 
     def _report(self, path: Path_, what: str, mend: str, line: int | None = None) -> None:
@@ -230,6 +238,19 @@ class _Reader:
                 word = part if part.isprintable() and len(part) <= 64 else show(part)
                 text += f".{word}" if text else word
         return text
+
+
+def _mend(wanted: Any) -> str:
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return "write " + " or ".join(str(word.value) for word in wanted)
+    text = str(wanted)
+    if "tuple" in text:
+        return "write a list of texts: [one, two]"
+    if "dict" in text:
+        return "write a mapping: {key: value}"
+    if "int" in text:
+        return "write a whole number without quotes"
+    return "write text; in quotes where it looks like a number"
 
 
 def _first_wrong(value: dict[str, Any]) -> tuple[Path_, Any]:

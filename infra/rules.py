@@ -42,7 +42,7 @@ def check_fleet(
     """
     if not _NAME.fullmatch(fleet.name):
         yield ("name",), f"is {show(fleet.name)}, which is no name", _NAME_MEND
-    yield from _hosts(fleet)
+    yield from _hosts(fleet, mentioned_hosts)
     yield from _names("agents", [agent.name for agent in fleet.agents])
     if not fleet.agents and not mentioned_agents:
         yield ("agents",), "is empty", "describe at least one agent"
@@ -65,9 +65,10 @@ def check_fleet(
     yield from _ports(fleet)
 
 
-def _hosts(fleet: Fleet) -> Iterator[Finding]:
+def _hosts(fleet: Fleet, mentioned: frozenset[str]) -> Iterator[Finding]:
     yield from _names("hosts", [host.name for host in fleet.hosts])
-    if not any(host.role is HostRole.WORKER for host in fleet.hosts):
+    complete = mentioned <= {host.name for host in fleet.hosts}
+    if complete and not any(host.role is HostRole.WORKER for host in fleet.hosts):
         yield ("hosts",), "has no worker", "give at least one host the role worker"
     if len(fleet.hosts) > MAX_HOSTS:
         yield ("hosts",), f"has more than {MAX_HOSTS} entries", "split the fleet"
@@ -246,10 +247,10 @@ def _ports(fleet: Fleet) -> Iterator[Finding]:
         if agent.port in taken:
             yield place, f"{agent.port} belongs to the {taken[agent.port]} of every host", "use a free port"
             continue
-        for host in dict.fromkeys((agent.home, agent.standby)):
-            if host is None:
+        for name in dict.fromkeys((agent.home, agent.standby)):
+            if name is None:
                 continue
-            owner = owners.setdefault((host, agent.port), agent.name)
+            owner = owners.setdefault((name, agent.port), agent.name)
             if owner != agent.name:
-                yield place, f"{agent.port} is taken on {show(host)} by {show(owner)}", "use a free port"
+                yield place, f"{agent.port} is taken on {show(name)} by {show(owner)}", "use a free port"
                 break
