@@ -68,7 +68,6 @@ class Grade(StrEnum):
     B = "B"
     C = "C"
     D = "D"
-    E = "E"
     F = "F"
 
 
@@ -199,6 +198,8 @@ class CriterionResult(msgspec.Struct, frozen=True, kw_only=True):
     direction: Direction | None = None
     statistic: str | None = None
     method: str | None = None
+    accepts: tuple[Evidence, ...] = ()
+    """Evidence that may carry a pass; empty: measured, accelerated or imported."""
     reason: str | None = None
     """Why the verdict is what it is, in a sentence; required in spirit for all that is not a pass."""
     remedy: str | None = None
@@ -336,9 +337,10 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Criterion(CriterionResult, frozen=True, kw_only=True):
-    """A result with what the report adds to it."""
+    """A result with what the report adds to it. `row_verdict` is that of its whole row."""
 
     planned: bool = False
+    row_verdict: Verdict = Verdict.NOT_MEASURED
     grade: Grade | None = None
     plan: PlannedCriterion | None = None
     previous: Verdict | None = None
@@ -363,16 +365,25 @@ class CategoryScore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the catalogue this run speaks about, in rows (a row with parts counts once)."""
+    """How much of the catalogue this run speaks about, in rows (a row with parts counts once).
+
+    `measured` rows are measured whole, `partly` have parts that were and parts that were not;
+    rows = passed + failed + inconclusive + void + not_measured. `criteria_*` count what the plan names,
+    parts on their own.
+    """
 
     rows: int
     planned: int
     measured: int
+    partly: int
     passed: int
     failed: int
     inconclusive: int
     void: int
     not_measured: int
+    criteria_planned: int
+    criteria_passed: int
+    criteria_failed: int
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

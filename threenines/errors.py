@@ -1,6 +1,6 @@
 """How errors leave the command line: one clear line on stderr and an exit status, never a traceback.
 
-The line is `threenines: WHERE: WHAT; MEND`. Exit statuses are those of DESIGN.md, *Contracts*: 0 pass, 1 fail,
+The line is `threenines: WHERE: WHAT; MEND`. Exit statuses are the contract of the project: 0 pass, 1 fail,
 2 inconclusive or not proven, 3 and up the harness could not do its work, 64 usage or bad input, 70 a defect
 of threenines itself, 130 stopped by Ctrl-C. Parts that must not import this module raise errors of their own
 with the attributes `where`, `what`, `mend` (and `exit_status`, where 3 is not meant); `lines_of` reads those.

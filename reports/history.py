@@ -1,0 +1,58 @@
+"""Earlier runs: the one that a report stands beside, and what changed since then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from reports.model import REPORT_SCHEMA, Comparison, CriterionResult, Regression, Report, Run, Verdict
+
+
+def reports_in(out: Path) -> Iterator[Report]:
+    """Readable reports under `out`, newest start first. What is damaged is passed over."""
+    found = []
+    for path in out.glob("*/report.json"):
+        if path.parent.is_symlink():
+            continue
+        try:
+            report = msgspec.json.decode(path.read_bytes(), type=Report)
+        except (OSError, msgspec.DecodeError, RecursionError):
+            continue
+        if report.schema == REPORT_SCHEMA:
+            found.append(report)
+    yield from sorted(found, key=lambda r: (r.run.started, r.run.id), reverse=True)
+
+
+def previous(run: Run, out: Path) -> Report | None:
+    """The last accepted report before `run`: same profile and environment, passed, started earlier.
+
+    Synthetic runs are compared with synthetic runs only.
+    """
+    for report in reports_in(out):
+        other = report.run
+        same = (other.profile, other.environment, other.synthetic) == (
+            run.profile,
+            run.environment,
+            run.synthetic,
+        )
+        if same and report.verdict is Verdict.PASS and other.started < run.started and other.id != run.id:
+            return report
+    return None
+
+
+def compare(earlier: Report, now: Mapping[str, CriterionResult]) -> Comparison:
+    """What passed in `earlier` and fails in `now` (by id), and what failed or was open and passes."""
+    before = {c.id: c for c in earlier.criteria}
+    regressions = tuple(
+        Regression(id=name, title=result.title)
+        for name, result in now.items()
+        if result.verdict is Verdict.FAIL and name in before and before[name].verdict is Verdict.PASS
+    )
+    mended = tuple(
+        name
+        for name, result in now.items()
+        if result.verdict is Verdict.PASS and name in before and before[name].verdict is Verdict.FAIL
+    )
+    return Comparison(run=earlier.run.id, ended=earlier.run.ended, regressions=regressions, mended=mended)

@@ -1,0 +1,158 @@
+"""Run directories on disk: find, read, check and write them. Every error is one clear line (`RunError`)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from reports.model import (
+    PLAN_SCHEMA,
+    RUN_SCHEMA,
+    SERIES_SCHEMA,
+    VERDICTS_SCHEMA,
+    Plan,
+    Run,
+    SeriesFile,
+    Verdicts,
+)
+
+OUT = Path("reports/out")
+LATEST = "latest"
+
+_T = TypeVar("_T", Run, Plan, Verdicts, SeriesFile)
+
+
+class RunError(Exception):
+    """A run directory that cannot be used. `where`, `what`, `mend` make the line that a person reads."""
+
+    def __init__(self, where: str, what: str, mend: str, *, exit_status: int = 64) -> None:
+        super().__init__(f"{where}: {what}; {mend}")
+        self.where = where
+        self.what = what
+        self.mend = mend
+        self.exit_status = exit_status
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run directory holds. `plan_intact`: the plan's bytes have the hash that `run.json` names."""
+
+    folder: Path
+    run: Run
+    plan: Plan
+    verdicts: Verdicts
+    series: SeriesFile | None
+    plan_intact: bool
+
+
+def resolve(name: str, out: Path = OUT) -> Path:
+    """The folder of a run: its id, `latest`, or a path to a run directory (or to a file in one)."""
+    direct = Path(name)
+    if name and not direct.is_absolute() and len(direct.parts) == 1 and (out / name).is_dir():
+        return (out / name).resolve()
+    if direct.is_file():
+        direct = direct.parent
+    if direct.is_dir() and (len(direct.parts) > 1 or (direct / "run.json").is_file()):
+        return direct.resolve()
+    known = run_ids(out)
+    if name == LATEST or not known:
+        raise RunError(
+            str(out / name), "there is no run yet", "make one with `threenines verify --profile quick`"
+        )
+    raise RunError(str(out / name), "no such run", f"the newest are: {', '.join(known[:3])}")
+
+
+def run_ids(out: Path = OUT) -> list[str]:
+    """Ids of the runs under `out`, newest first (ids begin with their start time)."""
+    try:
+        folders = [p for p in out.iterdir() if p.is_dir() and not p.is_symlink()]
+    except OSError:
+        return []
+    return sorted((p.name for p in folders if (p / "run.json").is_file()), reverse=True)
+
+
+def load(folder: Path) -> RunFiles:
+    """Read a run directory. Raises `RunError` for one that is missing, cut short or damaged."""
+    if not (folder / "run.json").is_file():
+        raise RunError(str(folder), "run.json is missing: this is no run directory", "name another run")
+    run = _read(folder / "run.json", Run, RUN_SCHEMA)
+    plan = _read(folder / "plan.json", Plan, PLAN_SCHEMA)
+    verdicts = _read(folder / "verdicts.json", Verdicts, VERDICTS_SCHEMA)
+    series_path = folder / "series.json"
+    series = _read(series_path, SeriesFile, SERIES_SCHEMA) if series_path.is_file() else None
+    digest = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()
+    return RunFiles(folder, run, plan, verdicts, series, plan_intact=digest == run.plan_sha256)
+
+
+def _read(path: Path, kind: type[_T], schema: str) -> _T:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        mend = "run it again" if path.name != "verdicts.json" else "judge its history again, or run it again"
+        raise RunError(str(path), "is missing: the run was cut short", mend) from None
+    except OSError as error:
+        raise RunError(str(path), f"cannot be read ({error.strerror})", "look at the file's rights") from None
+    try:
+        value = msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise RunError(str(path), f"has another shape than {schema}: {error}", "run it again") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        what = "is empty" if not raw.strip() else f"is damaged ({error})"
+        raise RunError(str(path), what, "run it again") from None
+    if value.schema != schema:
+        raise RunError(
+            str(path), f"is {value.schema!r}; this version reads {schema}", "use the version that wrote it"
+        )
+    return value
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all (temporary file in the same folder, flushed, renamed)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _temporary(path) as (handle, name):
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+    except OSError as error:
+        raise RunError(
+            str(path), f"cannot be written ({error.strerror})", "make room or mend the rights", exit_status=3
+        ) from None
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[int, str]]:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        yield handle, name
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def point_latest(folder: Path) -> None:
+    """Let `latest` beside `folder` point to it, in one step: a reader sees the old run or the new one."""
+    link = folder.parent / LATEST
+    if link.exists() and not link.is_symlink():
+        raise RunError(str(link), "is in the way: it is no symbolic link", "move it away", exit_status=3)
+    name = folder.parent / f".{LATEST}.{os.getpid()}"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            name.unlink()
+        name.symlink_to(folder.name)
+        os.replace(name, link)
+    except OSError as error:
+        raise RunError(
+            str(link), f"cannot be set ({error.strerror})", "mend the rights", exit_status=3
+        ) from None
