@@ -1,0 +1,258 @@
+"""Which processes belong to a host, and how all of them end at once.
+
+A process belongs to a host when it is in the host's control group (cgroup v2, where we may make one), carries
+the host's mark in its environment, or lives in the host's network namespace. Children inherit all three, also
+when they fork twice. Never by name, and never this process or one it descends from. (cgroups(7), proc(5))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.substrates.base import SubstrateError
+
+MARK = "THREENINES_MARK"
+"""Variable that every process of a host inherits: `<stack>/<host>`."""
+SPAWNER = "THREENINES_SPAWNER"
+"""Variable of spawned programs: `PID STARTTIME` of the session that wants their results."""
+
+_END_S = 10.0
+
+
+@dataclass(frozen=True, order=True)
+class Process:
+    """A process that cannot be mistaken for a later one of the same number. `starttime` is in clock ticks."""
+
+    pid: int
+    starttime: int
+
+    @property
+    def instance(self) -> str:
+        """A short name of this one process of this one boot."""
+        return hashlib.sha256(f"{_boot_id()}:{self.pid}:{self.starttime}".encode()).hexdigest()[:16]
+
+
+def identify(pid: int) -> Process | None:
+    """The living process `pid`; None when there is none or only its zombie."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in ("Z", "X"):
+        return None
+    return Process(pid, int(fields[19]))
+
+
+def send(process: Process, number: int) -> bool:
+    """Sends a signal to exactly `process`; False when it is gone. Raises PermissionError."""
+    with _opened(process) as handle:
+        if handle is None:
+            return False
+        try:
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def wait_gone(processes: Iterable[Process], timeout_s: float) -> bool:
+    """Waits until every one of `processes` has ended (a zombie has); False when the time is over."""
+    end = time.monotonic() + timeout_s
+    for process in processes:
+        with _opened(process) as handle:
+            if handle is None:
+                continue
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                return False
+    return True
+
+
+def marked(accept: Callable[[dict[str, str]], bool]) -> frozenset[Process]:
+    """The processes whose environment, as far as it may be read, is accepted."""
+    found = set()
+    for pid in _pids():
+        environ = environment_of(pid)
+        if environ and accept(environ):
+            process = identify(pid)
+            if process is not None:
+                found.add(process)
+    return frozenset(found)
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The variables of ours that `pid` started with; empty when they cannot be read."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return {}
+    if b"THREENINES_" not in raw:
+        return {}
+    pairs = (item.partition(b"=") for item in raw.split(b"\0") if item.startswith(b"THREENINES_"))
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def dwellers(namespace: Path | None) -> frozenset[Process]:
+    """The processes that live in a network namespace."""
+    if namespace is None:
+        return frozenset()
+    try:
+        wanted = os.stat(namespace)
+    except FileNotFoundError:
+        return frozenset()
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            there = os.stat(f"/proc/{pid}/ns/net")
+            if (there.st_ino, there.st_dev) == (wanted.st_ino, wanted.st_dev):
+                process = identify(pid)
+                if process is not None:
+                    found.add(process)
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Census:
+    """The processes of one host."""
+
+    stack: str
+    host: str
+    cgroup: Path | None
+    namespace: Path | None
+
+    @property
+    def mark(self) -> str:
+        return f"{self.stack}/{self.host}"
+
+    def processes(self) -> frozenset[Process]:
+        """Everyone alive, by all three signs, without ourselves and our ancestors."""
+        found = set(group_members(self.cgroup))
+        found |= marked(lambda environ: environ.get(MARK) == self.mark)
+        found |= dwellers(self.namespace)
+        spared = _lineage()
+        return frozenset(process for process in found if process.pid not in spared)
+
+    def kill(self, timeout_s: float = _END_S) -> tuple[Process, ...]:
+        """SIGKILL to all at once; returns who was there. Raises SubstrateError when some do not end.
+
+        With a control group the kernel kills them in one stroke (`cgroup.kill`). Else everyone is stopped
+        first, until a look finds nobody new, so that nobody can fork away from the sweep.
+        """
+        killed: set[Process] = set()
+        if self.cgroup is not None and _lineage().isdisjoint(p.pid for p in group_members(self.cgroup)):
+            killed |= set(group_members(self.cgroup))
+            _kill_group(self.cgroup)
+        while True:
+            stopped: set[Process] = set()
+            while fresh := self.processes() - stopped:
+                for process in fresh:
+                    send(process, signal.SIGSTOP)
+                stopped |= fresh
+            for process in stopped:
+                send(process, signal.SIGKILL)
+            killed |= stopped
+            if not wait_gone(killed, timeout_s):
+                left = ", ".join(str(p.pid) for p in sorted(self.processes()))
+                raise SubstrateError(f"host {self.host}", f"processes {left} do not end", "look at their state")
+            if not stopped:
+                return tuple(sorted(killed))
+
+
+def group_base(stack: str) -> Path | None:
+    """The control group for `stack`'s hosts, made now; None where this process may not (not root, no v2)."""
+    if os.geteuid() != 0:
+        return None
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split()[0] != "cgroup2":
+            continue
+        base = Path(before.split()[4]) / "threenines" / stack
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if (base / "cgroup.kill").exists() and os.access(base / "cgroup.procs", os.W_OK):
+            return base
+        remove_group(base)
+    return None
+
+
+def remove_group(path: Path) -> bool:
+    """Removes an empty control group with those below it, and the common parent after the last stack."""
+    if not path.is_dir():
+        return False
+    for child in (p for p in path.iterdir() if p.is_dir()):
+        remove_group(child)
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    if path.parent.name == "threenines":
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+    return not path.exists()
+
+
+def group_members(path: Path | None) -> frozenset[Process]:
+    """The living processes in a control group and in those below it."""
+    if path is None:
+        return frozenset()
+    found = set()
+    for folder, _, _ in os.walk(path):
+        with contextlib.suppress(OSError):
+            for line in (Path(folder) / "cgroup.procs").read_text(encoding="ascii").split():
+                process = identify(int(line))
+                if process is not None:
+                    found.add(process)
+    return frozenset(found)
+
+
+def _kill_group(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (path / "cgroup.kill").write_text("1", encoding="ascii")
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat after the command's name: state first, so field 22 is at 19."""
+    try:
+        raw = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return raw[raw.rindex(b")") + 2 :].decode("ascii").split()
+
+
+def _lineage() -> frozenset[int]:
+    """This process and everyone above it."""
+    found: set[int] = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        fields = _stat(pid)
+        pid = int(fields[1]) if fields else 0
+    return frozenset(found)
+
+
+@contextlib.contextmanager
+def _opened(process: Process) -> Iterator[int | None]:
+    """A pidfd of exactly `process`, None when it is gone."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle if identify(process.pid) == process else None
+    finally:
+        os.close(handle)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
