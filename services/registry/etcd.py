@@ -42,7 +42,7 @@ _OUT_OF_RANGE = 11
 
 
 class EtcdClient:
-    """Use inside one running event loop. Endpoints are tried in their order, those that failed lately last."""
+    """Use inside one running event loop. Endpoints are tried in order, those that failed lately last."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class EtcdClient:
         keys_only: bool = False,
         timeout_s: float | None = None,
     ) -> RangeResult:
-        """Keys at `revision` (0: now). Linearizable, or with `serializable` one member's own, maybe old, view.
+        """Keys at `revision` (0: now). Linearizable, or if `serializable` one member's own, maybe old, view.
 
         Raises EtcdCompacted when `revision` is gone, EtcdDefinite, EtcdUnavailable.
         """

@@ -40,7 +40,7 @@ class EtcdCompacted(EtcdDefinite):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`host` is the name in the server's certificate whatever `url` says, so that a proxy may stand between."""
+    """`host` is the name in the server's certificate whatever `url` says: a proxy may stand between."""
 
     host: str
     url: str
@@ -93,7 +93,7 @@ class CompareResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A condition of a transaction. `operand`: bytes for `VALUE`, else a number; all are 0 for an absent key."""
+    """A condition of a transaction. `operand`: bytes for `VALUE`, else a number (0 for an absent key)."""
 
     key: str
     target: CompareTarget

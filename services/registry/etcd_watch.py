@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,19 +72,21 @@ async def watch(
     while True:
         endpoint = client.order()[0]
         try:
-            async for response in _responses(gateway, endpoint, prefix, next_revision, silence_s):
-                _check(response, next_revision)
-                if response.created and response.header.revision < next_revision - 1:
-                    await _check_not_rewound(client, prefix, next_revision)
-                if response.events:
-                    failures = 0
-                    events = tuple(event.plain() for event in response.events)
-                    next_revision = events[-1].mod_revision + 1
-                    yield WatchBatch(next_revision - 1, events)
-                elif not response.created and response.header.revision >= next_revision - 1:
-                    failures = 0
-                    next_revision = response.header.revision + 1
-                    yield WatchBatch(next_revision - 1, ())
+            stream = _responses(gateway, endpoint, prefix, next_revision, silence_s)
+            async with aclosing(stream):
+                async for response in stream:
+                    _check(response, next_revision)
+                    if response.created and response.header.revision < next_revision - 1:
+                        await _check_not_rewound(client, prefix, next_revision)
+                    if response.events:
+                        failures = 0
+                        events = tuple(event.plain() for event in response.events)
+                        next_revision = events[-1].mod_revision + 1
+                        yield WatchBatch(next_revision - 1, events)
+                    elif not response.created and response.header.revision >= next_revision - 1:
+                        failures = 0
+                        next_revision = response.header.revision + 1
+                        yield WatchBatch(next_revision - 1, ())
             reason = "the stream ended"
         except EtcdDefinite:
             raise
@@ -108,19 +111,20 @@ async def _responses(
         silence_s=silence_s,
         max_line_bytes=MAX_MESSAGE_BYTES,
     )
-    async for line in lines:
-        try:
-            item = wire.decode(line, wire.WatchItem)
-        except msgspec.DecodeError as error:
-            raise EtcdIndeterminate(f"etcd on {endpoint.host}: not a watch's answer: {error}") from error
-        if item.error is not None:
-            code = item.error.code or item.error.grpc_code
-            message = f"etcd on {endpoint.host}: {item.error.message}"
-            if code in INDETERMINATE_CODES:
-                raise EtcdIndeterminate(message)
-            raise EtcdDefinite(message, code)
-        if item.result is not None:
-            yield item.result
+    async with aclosing(lines):
+        async for line in lines:
+            try:
+                item = wire.decode(line, wire.WatchItem)
+            except msgspec.DecodeError as error:
+                raise EtcdIndeterminate(f"etcd on {endpoint.host}: not a watch's answer: {error}") from error
+            if item.error is not None:
+                code = item.error.code or item.error.grpc_code
+                message = f"etcd on {endpoint.host}: {item.error.message}"
+                if code in INDETERMINATE_CODES:
+                    raise EtcdIndeterminate(message)
+                raise EtcdDefinite(message, code)
+            if item.result is not None:
+                yield item.result
 
 
 def _check(response: wire.WatchResponse, next_revision: int) -> None:

@@ -49,6 +49,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     criticality: Criticality = Criticality.STANDARD
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    idempotent: tuple[str, ...] = ()
+    """Those of `methods` that may be called again after an indeterminate outcome."""
     epoch: int = 0
     since_ns: int = 0
     """When the state began: `CLOCK_BOOTTIME` of the instance's host, comparable on that host alone."""
