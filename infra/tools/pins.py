@@ -69,7 +69,7 @@ def read_pins(pyproject: Path) -> tuple[Pin, ...]:
     try:
         table = tomllib.loads(pyproject.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise SetupError(where, f"cannot be read ({error})", "restore the file from the repository") from error
+        raise SetupError(where, f"cannot be read ({error})", "restore it from the repository") from error
     tools = table.get("tool", {}).get("threenines", {}).get("tools", {})
     if not isinstance(tools, dict) or not tools:
         raise SetupError(where, "the table is missing", "restore the file from the repository")
@@ -81,7 +81,8 @@ def _pin(where: str, name: str, entry: object) -> Pin:
         raise SetupError(where, f"{name} is not a table", f"write [tool.threenines.tools.{name}]")
     unknown = sorted(set(entry) - _KEYS)
     if unknown:
-        raise SetupError(where, f"{name} has the unknown key {unknown[0]}", f"use one of {', '.join(sorted(_KEYS))}")
+        mend = f"use one of {', '.join(sorted(_KEYS))}"
+        raise SetupError(where, f"{name} has the unknown key {unknown[0]}", mend)
     for key in ("source", "want", "accept", "package"):
         if not isinstance(entry.get(key), str):
             raise SetupError(where, f"{name} lacks the text {key}", "add it")

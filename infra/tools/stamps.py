@@ -41,7 +41,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a finished step was made from and what it left; `notes` records versions and packages that came."""
+    """What a finished step was made from and what it left; `notes` records the versions that came."""
 
     step: str
     digest: str

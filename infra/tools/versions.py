@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Version = tuple[int, ...]
@@ -50,7 +50,9 @@ def _clause_holds(clause: str, version: Version) -> bool:
     }[operator]
 
 
-def probe_version(program: Path, arguments: Sequence[str]) -> Version | None:
+def probe_version(
+    program: Path, arguments: Sequence[str], env: Mapping[str, str] | None = None
+) -> Version | None:
     """Ask a program for its version; nothing when it does not start, fails, hangs or answers without one."""
     try:
         answer = subprocess.run(
@@ -60,6 +62,7 @@ def probe_version(program: Path, arguments: Sequence[str]) -> Version | None:
             errors="replace",
             stdin=subprocess.DEVNULL,
             timeout=PROBE_TIMEOUT_S,
+            env=env,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
