@@ -1,6 +1,7 @@
 """`python -m services.agent SPEC.json`: one agent in an interpreter of its own, without a zygote.
 
-SPEC.json is an `AgentSpec`; `-` reads it from standard input. For development and as the benchmarks' baseline.
+SPEC.json is an `AgentSpec`; `-` reads it from standard input. For development, and the benchmarks'
+baseline.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def main() -> int:
     """The exit status."""
     run = os.environ.get("THREENINES_RUN")
     if len(sys.argv) != 2 or not run:
-        print("threenines: services.agent: needs SPEC.json and THREENINES_RUN; see its docstring", file=sys.stderr)
+        print("threenines: services.agent: needs THREENINES_RUN and one argument; SPEC.json", file=sys.stderr)
         return 64
     try:
         text = sys.stdin.buffer.read() if sys.argv[1] == "-" else Path(sys.argv[1]).read_bytes()

@@ -25,6 +25,7 @@ class Channel(FrameConnection):
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._deadlines = Deadlines(loop, self._expire)
         self._next_id = 0
+        self._retiring = False
         self.closed = loop.create_future()
         """Done when the connection is gone."""
 
@@ -50,6 +51,14 @@ class Channel(FrameConnection):
         finally:
             self._waiting.pop(number, None)
             self._deadlines.discard(number)
+            if self._retiring and not self._waiting:
+                self.close()
+
+    def close_when_idle(self) -> None:
+        """Closes as soon as the last request in flight has its answer."""
+        self._retiring = True
+        if not self._waiting:
+            self.close()
 
     def received(self, message: Message) -> None:
         if isinstance(message, Request):
@@ -68,7 +77,7 @@ class Channel(FrameConnection):
         reason = f": {cause}" if cause is not None else ""
         for waiter in self._waiting.values():
             if not waiter.done():
-                error = CallError(Code.INDETERMINATE, f"connection to {self.peer} was lost before the answer{reason}")
+                error = CallError(Code.INDETERMINATE, f"{self.peer} was lost before its answer{reason}")
                 waiter.set_exception(error)
         self._waiting.clear()
         self._deadlines.close()
@@ -90,6 +99,6 @@ async def open_unix(path: Path, scratch: Scratch, *, timeout_s: float) -> Channe
                 lambda: Channel(scratch, loop, peer=path.name), str(path)
             )
     except (OSError, TimeoutError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
         raise CallError(Code.UNAVAILABLE, f"cannot connect to {path.name}: {reason}") from None
     return channel

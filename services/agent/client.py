@@ -2,30 +2,181 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Final, Self
 
-if TYPE_CHECKING:
-    from services.registry.snapshot import Resolution
+import msgspec
+
+from services.agent.channel import Channel, open_unix
+from services.agent.connection import Scratch
+from services.agent.directory import Directory, NoView, Target, View, may_repeat, open_snapshot, run_folder
+from services.agent.errors import CallError, Code
+from services.agent.wire import pack, unpack, unpack_as
+from services.registry.model import Resolution
+
+MAX_CHANNELS: Final = 256
+
+
+class ResolveRequest(msgspec.Struct, frozen=True):
+    """Body of hostd's `resolve`."""
+
+    name: str
+
+
+class _Link:
+    """The way to one socket: at most one channel, dialled by the first who needs it."""
+
+    __slots__ = ("channel", "incarnation", "lock")
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.incarnation = 0
+        self.lock = asyncio.Lock()
 
 
 class Client:
     """Calls agents by name from a program on a host (asyncio).
 
     `run` and `host` come from `THREENINES_RUN` and `THREENINES_HOST` unless given. Errors: `CallError`.
+    A call is repeated once, at once, when it was not delivered, or when its method is idempotent and the
+    connection was lost on the way.
     """
 
-    def __init__(self, run: Path | None = None, host: str | None = None) -> None:
-        self.run = run
-        self.host = host
+    def __init__(
+        self,
+        run: Path | None = None,
+        host: str | None = None,
+        *,
+        open_view: Callable[[Path], View] = open_snapshot,
+    ) -> None:
+        host = host if host is not None else os.environ.get("THREENINES_HOST")
+        self._directory = Directory(run_folder(run), host, open_view)
+        self._scratch = Scratch()
+        self._links: dict[str, _Link] = {}
+        self._inflight: dict[str, dict[str, int]] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def call(self, agent: str, method: str, body: object = None, *, timeout_s: float = 5.0) -> Any:
-        """The reply of `method`, as builtins."""
-        raise NotImplementedError
+        """The reply of `method`, as builtins. Raises `CallError`."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + timeout_s
+        packed = pack(body)
+        target: Target | None = None
+        try:
+            target = await self._target(agent, due)
+            return unpack(await self._send(target, agent, method, packed, due))
+        except CallError as error:
+            if not may_repeat(error, method, target) or loop.time() >= due:
+                raise
+        target = await self._target(agent, due)
+        return unpack(await self._send(target, agent, method, packed, due))
 
     def resolve(self, agent: str) -> Resolution:
-        """Where `agent` serves now: a read of the discovery snapshot."""
-        raise NotImplementedError
+        """Where `agent` serves now: a read of the discovery snapshot. Raises `CallError`."""
+        try:
+            return self._directory.resolve(agent)
+        except NoView as error:
+            raise CallError(Code.UNAVAILABLE, str(error)) from None
 
     async def close(self) -> None:
         """Closes the connections; calls in flight end `indeterminate`."""
+        self._closed = True
+        channels = [link.channel for link in self._links.values() if link.channel is not None]
+        for channel in channels:
+            channel.close()
+        self._links.clear()
+        self._directory.close()
+        if channels:
+            await asyncio.wait([channel.closed for channel in channels], timeout=1)
+
+    async def _target(self, agent: str, due: float) -> Target:
+        inflight = self._inflight.get(agent, {})
+        try:
+            return self._directory.target(agent, inflight)
+        except NoView:
+            self._directory.remember(await self._ask_hostd(agent, due))
+            return self._directory.target(agent, inflight)
+
+    async def _ask_hostd(self, agent: str, due: float) -> Resolution:
+        timeout_s = max(0.001, due - asyncio.get_running_loop().time())
+        channel = await open_unix(self._directory.run / "hostd.sock", self._scratch, timeout_s=timeout_s)
+        try:
+            body = pack(ResolveRequest(agent))
+            return unpack_as(await channel.request("hostd", "resolve", body, timeout_s=timeout_s), Resolution)
+        except CallError as error:
+            if error.code == Code.NOT_FOUND:
+                raise
+            raise CallError(Code.UNAVAILABLE, f"cannot resolve {agent}: {error}") from None
+        finally:
+            channel.close()
+
+    async def _send(
+        self, target: Target, agent: str, method: str, body: msgspec.Raw, due: float
+    ) -> msgspec.Raw:
+        link = self._links.get(target.key)
+        if link is not None and link.channel is not None and link.channel.open:
+            channel = link.channel
+            if target.incarnation > link.incarnation:
+                channel = await self._dial(target, due)
+        else:
+            channel = await self._dial(target, due)
+        timeout_s = due - asyncio.get_running_loop().time()
+        if timeout_s <= 0:
+            raise CallError(Code.UNAVAILABLE, f"no time was left to send the call to {agent}")
+        by_host = self._inflight.setdefault(agent, {})
+        by_host[target.host] = by_host.get(target.host, 0) + 1
+        try:
+            return await channel.request(agent, method, body, timeout_s=timeout_s)
+        except CallError as error:
+            if error.code == Code.DRAINING:
+                self._forget(target.key, channel)
+            raise
+        finally:
+            by_host[target.host] -= 1
+
+    async def _dial(self, target: Target, due: float) -> Channel:
+        if self._closed:
+            raise CallError(Code.UNAVAILABLE, "this client is closed")
+        link = self._links.get(target.key)
+        if link is None:
+            self._make_room()
+            link = self._links[target.key] = _Link()
+        async with link.lock:
+            channel = link.channel
+            if channel is not None and channel.open and target.incarnation <= link.incarnation:
+                return channel
+            timeout_s = max(0.001, due - asyncio.get_running_loop().time())
+            fresh = await open_unix(target.socket, self._scratch, timeout_s=timeout_s)
+            if channel is not None:
+                # The old incarnation still owes answers: it goes when they are in, or with its process.
+                channel.close_when_idle()
+            link.channel, link.incarnation = fresh, target.incarnation
+            return fresh
+
+    def _forget(self, key: str, channel: Channel) -> None:
+        link = self._links.get(key)
+        if link is not None and link.channel is channel:
+            link.channel = None
+            channel.close_when_idle()
+
+    def _make_room(self) -> None:
+        if len(self._links) < MAX_CHANNELS:
+            return
+        for key, link in self._links.items():
+            if not link.lock.locked() and (link.channel is None or link.channel.in_flight == 0):
+                if link.channel is not None:
+                    link.channel.close()
+                del self._links[key]
+                return

@@ -1,7 +1,7 @@
 """One connection that speaks frames, on asyncio: what clients, servers and the gateway share.
 
-Bounds: a peer holds at most one unfinished frame here and has `FRAME_TIME_LIMIT_S` to finish it; a peer that does
-not read makes us stop reading from it, and is cut off when `OUTBOUND_LIMIT_BYTES` wait for it or after
+Bounds: a peer holds at most one unfinished frame here and has `FRAME_TIME_LIMIT_S` to finish it; a peer that
+does not read makes us stop reading from it, and is cut off when `OUTBOUND_LIMIT_BYTES` wait for it or after
 `STALL_TIME_LIMIT_S` without progress.
 """
 

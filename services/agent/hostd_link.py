@@ -1,4 +1,4 @@
-"""Tells hostd that an agent is ready, and again whenever hostd comes back; never stands in the agent's way."""
+"""Tells hostd that an agent is ready, and again when hostd comes back; never stands in the agent's way."""
 
 from __future__ import annotations
 
@@ -70,10 +70,11 @@ class HostdLink:
 
     async def stop(self) -> None:
         """Says good-bye when hostd is there to hear it."""
+        was_registered = self.registered.is_set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self.registered.is_set():
+        if was_registered:
             farewell = Deregistration(self._registration.name, self._registration.incarnation)
             try:
                 channel = await open_unix(self._path, self._scratch, timeout_s=0.5)

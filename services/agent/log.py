@@ -1,4 +1,4 @@
-"""Log lines of an agent or gateway: to stderr, one line each, bounded in rate so that faults cannot fill a disk."""
+"""Log lines of agents and gateway: to stderr, bounded in rate so that faults cannot fill a disk."""
 
 from __future__ import annotations
 

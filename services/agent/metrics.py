@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+BUCKETS_S: Final = tuple(step * 10.0**power for power in (-4, -3, -2, -1, 0) for step in (1.0, 2.5, 5.0))
 _PAGE_BYTES: Final = resource.getpagesize()
 OTHER: Final = "_other"
 

@@ -4,8 +4,8 @@
         @method(idempotent=True)
         async def translate(self, request: TranslateRequest) -> TranslateReply: ...
 
-A handler takes nothing or one request (a msgspec struct or builtins, validated before it runs) and returns what
-msgpack can say. A handler without `async` runs inside the event loop and must be short.
+A handler takes nothing or one request (a msgspec struct or builtins, validated before it runs) and returns
+what msgpack can say. A handler without `async` runs inside the event loop and must be short.
 """
 
 from __future__ import annotations
@@ -76,7 +76,12 @@ class Agent:
     concurrency: ClassVar[int] = 64
 
     def __init__(
-        self, spec: AgentSpec, *, incarnation: int = 0, caller: Caller | None = None, state: State | None = None
+        self,
+        spec: AgentSpec,
+        *,
+        incarnation: int = 0,
+        caller: Caller | None = None,
+        state: State | None = None,
     ) -> None:
         self.spec = spec
         self.incarnation = incarnation

@@ -1,0 +1,1 @@
+"""The process that agents are forked from: clean, single-threaded, everything imported and frozen."""
