@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec.structs
 
 from infra.document import Mapping, Node, Scalar, Sequence, read_document, show
 from infra.rules import check_fleet
@@ -159,12 +161,12 @@ class _Reader:
                 value = self._field(kind, name, known, path)
             if len(self.problems) == before:
                 values[name] = value
-        needed = {f.name for f in msgspec.structs.fields(kind) if f.required} | (_TELLING & known.keys())
+        needed = {f.name for f in _fields(kind).values() if f.required} | (_TELLING & known.keys())
         return kind(**values) if needed <= values.keys() else None
 
     def _known_entries(self, node: Mapping, kind: type[msgspec.Struct], path: Path_) -> dict[str, Node]:
         """The entries whose keys the struct has; what is unknown or missing is reported."""
-        fields = {f.name: f for f in msgspec.structs.fields(kind)}
+        fields = _fields(kind)
         known = {}
         for key, child in node.entries.items():
             self._lines[(*path, key)] = node.key_lines[key]
@@ -181,7 +183,7 @@ class _Reader:
         return known
 
     def _field(self, kind: type[msgspec.Struct], name: str, known: dict[str, Node], path: Path_) -> Any:
-        (wanted,) = (f.type for f in msgspec.structs.fields(kind) if f.name == name)
+        wanted = _fields(kind)[name].type
         place = (*path, name)
         value = self._plain(known[name], place)
         try:
@@ -238,6 +240,11 @@ class _Reader:
                 word = part if part.isprintable() and len(part) <= 64 else show(part)
                 text += f".{word}" if text else word
         return text
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(kind)}
 
 
 def _mend(wanted: Any) -> str:

@@ -65,7 +65,7 @@ def synthetic_fleet(agents: int, seed: int = 0, *, commands: bool = True) -> Fle
             memory_mb=32,
             description=f"Synthetic agent {index} of {agents}.",
         )
-        specs.append(_with_program(common, index, handler, models[index], commands, rng))
+        specs.append(_with_program(common, index, handler, models[index], commands=commands, rng=rng))
     return Fleet(
         name=f"synthetic-{agents}",
         hosts=(
@@ -100,7 +100,7 @@ def _dependencies(earlier: list[AgentSpec], rng: random.Random) -> tuple[str, ..
 
 
 def _with_program(
-    common: AgentSpec, index: int, handler: str, model: bool, commands: bool, rng: random.Random
+    common: AgentSpec, index: int, handler: str, model: bool, *, commands: bool, rng: random.Random
 ) -> AgentSpec:
     replace = msgspec.structs.replace
     ordinal, place = divmod(index, _AGENTS_PER_COMMAND)
