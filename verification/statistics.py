@@ -34,7 +34,7 @@ def allowed_exceedances(n: int, coverage: float, confidence: float) -> int | Non
     _check_share("confidence", confidence)
     if tolerance_confidence(n, 0, coverage) < confidence:
         return None
-    # The largest c with P(Bin(n, 1 - coverage) <= c) <= 1 - confidence; ppf gives the first c that reaches it.
+    # The largest c with P(Bin(n, 1 - coverage) <= c) <= 1 - confidence; ppf gives the first c to reach it.
     guess = int(stats.binom.ppf(1.0 - confidence, n, 1.0 - coverage)) + 1
     while guess > 0 and tolerance_confidence(n, guess, coverage) < confidence:
         guess -= 1
@@ -102,28 +102,21 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def mean_upper(values: Sequence[float], confidence: float) -> float | None:
-    """One-sided upper bound of the mean (Student's t); None for fewer than two values."""
+def mean_bounds(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """One-sided lower and upper bound of the mean, each at `confidence` (Student's t).
+
+    An infinite value (a trial without an answer) makes both infinite. Raises ValueError below two values.
+    """
     _check_share("confidence", confidence)
     n = len(values)
     if n < 2:
-        return None
+        raise ValueError(f"bounds of a mean need two values, got {n}")
     if any(math.isinf(value) for value in values):
-        return math.inf
+        return math.inf, math.inf
     mean = math.fsum(values) / n
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return mean + float(stats.t.ppf(confidence, n - 1)) * math.sqrt(variance / n)
-
-
-def mean_lower(values: Sequence[float], confidence: float) -> float | None:
-    """One-sided lower bound of the mean (Student's t); None for fewer than two values."""
-    upper = mean_upper(values, confidence)
-    if upper is None:
-        return None
-    if math.isinf(upper):
-        return math.inf
-    mean = math.fsum(values) / len(values)
-    return 2.0 * mean - upper
+    reach = float(stats.t.ppf(confidence, n - 1)) * math.sqrt(variance / n)
+    return mean - reach, mean + reach
 
 
 def _check_counts(n: int, failures: int) -> None:
