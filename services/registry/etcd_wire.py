@@ -45,7 +45,12 @@ class WireKeyValue(msgspec.Struct, frozen=True):
 
     def plain(self) -> KeyValue:
         return KeyValue(
-            self.key.decode(), self.value, self.create_revision, self.mod_revision, self.version, self.lease
+            self.key.decode(errors="replace"),
+            self.value,
+            self.create_revision,
+            self.mod_revision,
+            self.version,
+            self.lease,
         )
 
 
@@ -140,7 +145,7 @@ class WireEvent(msgspec.Struct, frozen=True):
 
     def plain(self) -> WatchEvent:
         value = None if self.type == "DELETE" else self.kv.value
-        return WatchEvent(self.kv.key.decode(), value, self.kv.mod_revision)
+        return WatchEvent(self.kv.key.decode(errors="replace"), value, self.kv.mod_revision)
 
 
 class WatchResponse(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Everybody's side of the snapshot: a look-up asks nobody (bytes and ordering: `snapshot_layout`).
 
 Read with `pread`, not through a mapping: the pages are the same, the price is one system call of under a
-microsecond, and a file that somebody cuts short gives a short read where a mapping would kill the agent (SIGBUS).
+microsecond, and a file that is cut short gives a short read where a mapping would kill the agent (SIGBUS).
 
 A look-up reads the 80 bytes of the control block. Unchanged: the answer is in the reader's own cache of
 decoded entries. Changed: header, one or two index cells and one record are read and checked, whatever the

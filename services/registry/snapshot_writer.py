@@ -103,7 +103,7 @@ class SnapshotWriter:
     def touch(self, fresh_for_ms: int) -> None:
         """Confirm that the published generation is still true for `fresh_for_ms` from now.
 
-        A file that somebody cut short or removed is made anew, as a new generation (then raises as `publish`).
+        A file that somebody cut short or removed is made anew, as a new generation (may raise as `publish`).
         """
         if self._last is not None and not self._whole():
             entries, revision = self._last
