@@ -6,14 +6,21 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
 
-from services.agent.directory import Directory, NoView, Target, View, may_repeat, open_snapshot, run_folder
+from services.agent.directory import (
+    Directory,
+    NoView,
+    OpenView,
+    Target,
+    may_repeat,
+    open_snapshot,
+    run_folder,
+)
 from services.agent.errors import CallError, Code, FrameError
 from services.agent.wire import Failure, FrameDecoder, Reply, Request, encode, pack, unpack, unpack_as
 from services.registry.model import Resolution
@@ -34,7 +41,7 @@ class BlockingClient:
         run: Path | None = None,
         host: str | None = None,
         *,
-        open_view: Callable[[Path], View] = open_snapshot,
+        open_view: OpenView = open_snapshot,
     ) -> None:
         host = host if host is not None else os.environ.get("THREENINES_HOST")
         self._directory = Directory(run_folder(run), host, open_view)
@@ -62,6 +69,8 @@ class BlockingClient:
         except CallError as error:
             if not may_repeat(error, method, target) or time.monotonic() >= due:
                 raise
+            with self._lock:
+                self._directory.doubt(agent)
         target = self._target(agent, due)
         return unpack(self._send(target, agent, method, packed, due))
 
@@ -88,10 +97,19 @@ class BlockingClient:
             with self._lock:
                 return self._directory.target(agent, self._inflight.get(agent, {}))
         except NoView:
+            pass
+        try:
             answer = self._ask_hostd(agent, due)
+            with self._lock:
+                self._directory.remember(answer)
+        except CallError as error:
+            with self._lock:
+                last = self._directory.last_good(agent)
+            if last is None or error.code == Code.NOT_FOUND:
+                raise
+            answer = last
         with self._lock:
-            self._directory.remember(answer)
-            return self._directory.target(agent, self._inflight.get(agent, {}))
+            return self._directory.target(agent, self._inflight.get(agent, {}), answer)
 
     def _ask_hostd(self, agent: str, due: float) -> Resolution:
         connection = _Connection(self._directory.run / "hostd.sock", due)

@@ -98,7 +98,7 @@ async def open_unix(path: Path, scratch: Scratch, *, timeout_s: float) -> Channe
             _, channel = await loop.create_unix_connection(
                 lambda: Channel(scratch, loop, peer=path.name), str(path)
             )
-    except (OSError, TimeoutError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+    except OSError as error:  # TimeoutError is one
+        reason = error.strerror or type(error).__name__
         raise CallError(Code.UNAVAILABLE, f"cannot connect to {path.name}: {reason}") from None
     return channel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -13,7 +12,15 @@ import msgspec
 
 from services.agent.channel import Channel, open_unix
 from services.agent.connection import Scratch
-from services.agent.directory import Directory, NoView, Target, View, may_repeat, open_snapshot, run_folder
+from services.agent.directory import (
+    Directory,
+    NoView,
+    OpenView,
+    Target,
+    may_repeat,
+    open_snapshot,
+    run_folder,
+)
 from services.agent.errors import CallError, Code
 from services.agent.wire import pack, unpack, unpack_as
 from services.registry.model import Resolution
@@ -51,7 +58,7 @@ class Client:
         run: Path | None = None,
         host: str | None = None,
         *,
-        open_view: Callable[[Path], View] = open_snapshot,
+        open_view: OpenView = open_snapshot,
     ) -> None:
         host = host if host is not None else os.environ.get("THREENINES_HOST")
         self._directory = Directory(run_folder(run), host, open_view)
@@ -80,6 +87,7 @@ class Client:
         except CallError as error:
             if not may_repeat(error, method, target) or loop.time() >= due:
                 raise
+            self._directory.doubt(agent)
         target = await self._target(agent, due)
         return unpack(await self._send(target, agent, method, packed, due))
 
@@ -106,8 +114,15 @@ class Client:
         try:
             return self._directory.target(agent, inflight)
         except NoView:
-            self._directory.remember(await self._ask_hostd(agent, due))
-            return self._directory.target(agent, inflight)
+            try:
+                answer = await self._ask_hostd(agent, due)
+                self._directory.remember(answer)
+            except CallError as error:
+                last = self._directory.last_good(agent)
+                if last is None or error.code == Code.NOT_FOUND:
+                    raise
+                answer = last
+            return self._directory.target(agent, inflight, answer)
 
     async def _ask_hostd(self, agent: str, due: float) -> Resolution:
         timeout_s = max(0.001, due - asyncio.get_running_loop().time())

@@ -27,13 +27,17 @@ class View(Protocol):
         """Raises `UnknownAgent` (a KeyError) or `SnapshotError`."""
         ...
 
-    def generation(self) -> int:
-        """Changes when any answer may have changed. Raises `SnapshotError`."""
+    def last_good(self, name: str) -> Resolution | None:
+        """What was last read intact about a name, marked stale."""
         ...
 
     def close(self) -> None:
         """Gives the file back."""
         ...
+
+
+OpenView = Callable[[Path, str | None], View]
+"""From the snapshot's path and the caller's host to a view of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +62,35 @@ class NoView(Exception):
 class Directory:
     """Resolves names on one host. Not safe for several threads without a lock."""
 
-    def __init__(self, run: Path, host: str | None, open_view: Callable[[Path], View]) -> None:
+    def __init__(self, run: Path, host: str | None, open_view: OpenView) -> None:
         self.run = run
         self.host = host
-        self._open_view = open_view
-        self._view: View | None = None
-        self._generation = -1
-        self._answers: dict[str, Resolution] = {}
-        self._last_good: dict[str, Resolution] = {}
+        self._view = open_view(run / "discovery.snap", host)
+        self._remembered: dict[str, Resolution] = {}
+        self._doubted: set[str] = set()
 
     def resolve(self, name: str) -> Resolution:
         """The newest answer there is. Raises `CallError` `not-found`, or `NoView`."""
         try:
-            if self._view is None:
-                self._view = self._open_view(self.run / "discovery.snap")
             return self._view.resolve(name)
         except UnknownAgent:
-            raise _unknown(name) from None
+            raise CallError(Code.NOT_FOUND, f"no agent {name!r} is registered") from None
         except (SnapshotError, OSError) as error:
-            return self._fall_back(name, error)
+            last = None if name in self._doubted else self.last_good(name)
+            if last is None:
+                raise NoView(str(error)) from error
+            return last
 
-    def target(self, name: str, inflight: Mapping[str, int]) -> Target:
-        """The socket for a call to `name`. Raises `CallError` (`not-found`, `unavailable`) or `NoView`."""
-        resolution = self._current(name)
+    def last_good(self, name: str) -> Resolution | None:
+        """What hostd or the snapshot said last, marked stale."""
+        return self._remembered.get(name) or self._view.last_good(name)
+
+    def target(self, name: str, inflight: Mapping[str, int], known: Resolution | None = None) -> Target:
+        """The socket for a call to `name`, resolved as `known` says or by the snapshot.
+
+        Raises `CallError` (`not-found`, `unavailable`) or `NoView`.
+        """
+        resolution = known if known is not None else self.resolve(name)
         try:
             instance = choose(resolution, self.host, inflight)
         except NoInstance as error:
@@ -90,44 +100,19 @@ class Directory:
         return Target(socket, instance.host, instance.incarnation if direct else 0, instance.idempotent)
 
     def remember(self, resolution: Resolution) -> None:
-        """Keeps an answer that came from elsewhere (hostd)."""
-        if len(self._last_good) >= MAX_REMEMBERED:
-            self._last_good.pop(next(iter(self._last_good)))
-        self._last_good[resolution.name] = resolution
+        """Keeps an answer of hostd for as long as the snapshot cannot be read."""
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.pop(next(iter(self._remembered)))
+        self._doubted.discard(resolution.name)
+        self._remembered[resolution.name] = msgspec.structs.replace(resolution, stale=True)
+
+    def doubt(self, name: str) -> None:
+        """A call by this answer was not delivered: an old answer must be confirmed by hostd."""
+        self._doubted.add(name)
 
     def close(self) -> None:
         """Gives the snapshot back."""
-        if self._view is not None:
-            self._view.close()
-            self._view = None
-
-    def _current(self, name: str) -> Resolution:
-        # For calls an answer of the same generation is the same answer: one small read instead of a look-up.
-        try:
-            if self._view is None:
-                self._view = self._open_view(self.run / "discovery.snap")
-            generation = self._view.generation()
-            if generation != self._generation:
-                self._answers.clear()
-                self._generation = generation
-            answer = self._answers.get(name)
-            if answer is None:
-                answer = self._answers[name] = self._view.resolve(name)
-                self.remember(answer)
-            return answer
-        except UnknownAgent:
-            raise _unknown(name) from None
-        except (SnapshotError, OSError) as error:
-            return self._fall_back(name, error)
-
-    def _fall_back(self, name: str, error: Exception) -> Resolution:
-        # The view may be a file that was replaced or mended meanwhile: open it anew next time.
-        self.close()
-        self._generation = -1
-        last = self._last_good.get(name)
-        if last is None:
-            raise NoView(f"discovery snapshot: {error}") from error
-        return msgspec.structs.replace(last, stale=True)
+        self._view.close()
 
 
 def may_repeat(error: CallError, method: str, target: Target | None) -> bool:
@@ -137,11 +122,11 @@ def may_repeat(error: CallError, method: str, target: Target | None) -> bool:
     return error.code == Code.INDETERMINATE and target is not None and method in target.idempotent
 
 
-def open_snapshot(path: Path) -> View:
-    """The real view."""
+def open_snapshot(path: Path, host: str | None) -> View:
+    """The real view; it opens the file when it is first asked."""
     from services.registry.snapshot import SnapshotReader
 
-    return SnapshotReader(path)
+    return SnapshotReader(path, host=host)
 
 
 def run_folder(run: Path | None) -> Path:
@@ -154,7 +139,3 @@ def run_folder(run: Path | None) -> Path:
         raise CallError(
             Code.UNAVAILABLE, "THREENINES_RUN is not set: run this on a host of a stack"
         ) from None
-
-
-def _unknown(name: str) -> CallError:
-    return CallError(Code.NOT_FOUND, f"no agent {name!r} is registered")
