@@ -48,6 +48,7 @@ class EventKind(StrEnum):
     VALIDATED = "validated"  # it registered and answered, or its first health check passed
     PONG = "pong"
     MISS = "miss"
+    LEAVING = "leaving"  # it said good-bye by itself
     EXITED = "exited"
     TIMER = "timer"  # `AgentState.deadline_ns` has passed
 
@@ -70,6 +71,7 @@ class Symbol(StrEnum):
     PONG = "pong"
     MISS = "miss"
     MISS_LAST = "one miss too many"
+    LEAVING = "leaving"
     EXITED = "exited"
     EXITED_AGAIN = "exited, one crash too many"
     EXITED_UNWANTED = "exited, unwanted"
@@ -117,6 +119,7 @@ TABLE: Mapping[tuple[Phase, Symbol], Rule] = {
     (P.STARTING, Y.TIMER): Rule(P.KILLED, (Do.KILL,), "start-timeout"),
     (P.STARTING, Y.STOP): Rule(P.DRAINING, (Do.TERM,), "stopping"),
     (P.STARTING, Y.REPLACE): Rule(P.DRAINING, (Do.TERM,), "replaced"),
+    (P.STARTING, Y.LEAVING): Rule(P.DRAINING, say="leaving"),
     (P.STARTING, Y.EXITED): Rule(P.FORKING, (Do.FORK,), "exited"),
     (P.STARTING, Y.EXITED_AGAIN): Rule(P.BACKOFF, say="exited"),
     (P.STARTING, Y.EXITED_UNWANTED): Rule(P.DOWN, say="exited"),
@@ -125,6 +128,7 @@ TABLE: Mapping[tuple[Phase, Symbol], Rule] = {
     (P.UP, Y.MISS_LAST): Rule(P.UNHEALTHY, say="unhealthy"),
     (P.UP, Y.STOP): Rule(P.DRAINING, (Do.TERM,), "stopping"),
     (P.UP, Y.REPLACE): Rule(P.DRAINING, (Do.TERM,), "replaced"),
+    (P.UP, Y.LEAVING): Rule(P.DRAINING, say="leaving"),
     (P.UP, Y.EXITED): Rule(P.FORKING, (Do.FORK,), "exited"),
     (P.UP, Y.EXITED_AGAIN): Rule(P.BACKOFF, say="exited"),
     (P.UP, Y.EXITED_UNWANTED): Rule(P.DOWN, say="exited"),
@@ -132,6 +136,7 @@ TABLE: Mapping[tuple[Phase, Symbol], Rule] = {
     (P.UNHEALTHY, Y.TIMER): Rule(P.KILLED, (Do.KILL,), "killed"),
     (P.UNHEALTHY, Y.STOP): Rule(P.DRAINING, (Do.TERM,), "stopping"),
     (P.UNHEALTHY, Y.REPLACE): Rule(P.DRAINING, (Do.TERM,), "replaced"),
+    (P.UNHEALTHY, Y.LEAVING): Rule(P.DRAINING, say="leaving"),
     (P.UNHEALTHY, Y.EXITED): Rule(P.FORKING, (Do.FORK,), "exited"),
     (P.UNHEALTHY, Y.EXITED_AGAIN): Rule(P.BACKOFF, say="exited"),
     (P.UNHEALTHY, Y.EXITED_UNWANTED): Rule(P.DOWN, say="exited"),
@@ -141,6 +146,7 @@ TABLE: Mapping[tuple[Phase, Symbol], Rule] = {
     (P.DRAINING, Y.REPLACE): Rule(P.DRAINING),
     (P.DRAINING, Y.TIMER): Rule(P.KILLED, (Do.KILL,), "killed"),
     (P.DRAINING, Y.EXITED): Rule(P.FORKING, (Do.FORK,), "exited"),
+    (P.DRAINING, Y.EXITED_AGAIN): Rule(P.BACKOFF, say="exited"),
     (P.DRAINING, Y.EXITED_UNWANTED): Rule(P.DOWN, say="exited"),
     (P.KILLED, Y.START): Rule(P.KILLED),
     (P.KILLED, Y.STOP): Rule(P.KILLED),
@@ -183,7 +189,7 @@ class Policy:
 
     start_timeout_ns: int = 10 * S
     hang_grace_ns: int = 250 * MS
-    stop_timeout_ns: int = 3 * S
+    stop_timeout_ns: int = 6 * S  # above the drain limit of the agents themselves
     rekill_ns: int = 1 * S
     crash_window_ns: int = 10 * S
     crash_limit: int = 3
@@ -275,7 +281,9 @@ class AgentState:
         return self.phase in LIVING
 
 
-_ABOUT_A_PROCESS = frozenset({EventKind.VALIDATED, EventKind.PONG, EventKind.MISS, EventKind.EXITED})
+_ABOUT_A_PROCESS = frozenset(
+    {EventKind.VALIDATED, EventKind.PONG, EventKind.MISS, EventKind.LEAVING, EventKind.EXITED}
+)
 _FORK_OUTCOME = frozenset({EventKind.FORK_FAILED, EventKind.FORK_UNKNOWN, EventKind.ABSENT})
 
 
@@ -313,7 +321,7 @@ def _note(state: AgentState, event: Event, now_ns: int, policy: Policy) -> Agent
         return replace(state, missed=0)
     if kind is EventKind.MISS and event.incarnation == state.incarnation and state.phase is Phase.UP:
         return replace(state, missed=state.missed + 1)
-    if kind is EventKind.EXITED and _counts_as_crash(state, event):
+    if kind in (EventKind.EXITED, EventKind.LEAVING) and _counts_as_crash(state, event):
         stable = state.validated_ns is not None and now_ns - state.validated_ns >= policy.crash_window_ns
         recent = tuple(at for at in state.crashes_ns if now_ns - at < policy.crash_window_ns)
         return replace(state, crashes_ns=(*recent, now_ns), backoffs=0 if stable else state.backoffs)
@@ -321,7 +329,7 @@ def _note(state: AgentState, event: Event, now_ns: int, policy: Policy) -> Agent
 
 
 def _counts_as_crash(state: AgentState, event: Event) -> bool:
-    """Whether this exit is a crash: it was not asked to leave (a hang that was killed is one)."""
+    """Whether this end is a crash: it was not asked for (a hang that was killed is one, a good-bye too)."""
     return (
         event.incarnation == state.incarnation
         and state.wanted
@@ -357,9 +365,8 @@ def _symbol(state: AgentState, event: Event, now_ns: int, policy: Policy) -> Sym
     if kind is EventKind.EXITED:
         if not state.wanted:
             return Symbol.EXITED_UNWANTED
-        crashed = _counts_as_crash(state, event)
         stormy = state.backoffs > 0 or len(state.crashes_ns) >= policy.crash_limit
-        return Symbol.EXITED_AGAIN if crashed and stormy else Symbol.EXITED
+        return Symbol.EXITED_AGAIN if stormy else Symbol.EXITED
     if kind is EventKind.TIMER:
         due = state.deadline_ns is not None and now_ns >= state.deadline_ns
         return Symbol.TIMER if due else None
@@ -375,6 +382,7 @@ _PLAIN: Mapping[EventKind, Symbol] = {
     EventKind.FORK_UNKNOWN: Symbol.FORK_UNKNOWN,
     EventKind.VALIDATED: Symbol.VALIDATED,
     EventKind.PONG: Symbol.PONG,
+    EventKind.LEAVING: Symbol.LEAVING,
 }
 
 

@@ -1,9 +1,10 @@
 """The host's own record in etcd, and what other hosts may conclude from it. Pure.
 
 Protocol: the record is renewed every `renew_ns` by a transaction on its revision. A renewal without an
-answer is ambiguous: the record is read again and renewed anew, and the silent renewal never counts. The holder may act until *send time of the last acknowledged renewal* + `lease_ns`, on
-CLOCK_BOOTTIME. Each start of hostd takes its own record over with a higher epoch, by compare-and-swap on the
-revision that it read; whoever then finds a record that is not its own has been replaced and must stop.
+answer is ambiguous: the record is read again and renewed anew, and the silent renewal never counts. The
+holder may act until *send time of the last acknowledged renewal* + `lease_ns`, on CLOCK_BOOTTIME. Each start
+of hostd takes its own record over with a higher epoch, by compare-and-swap on the revision that it read;
+whoever then finds a record that is not its own has been replaced and must stop.
 
 A watcher of another host's record (`PeerLease`) counts on its own clock: no change of the revision for
 `lease_ns + margin_ns` means gone; any newer revision starts the count again.

@@ -1,0 +1,219 @@
+"""All agents of this host: which ones ought to run, which ones do, who may register."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import aiohttp
+
+from infra.topology import AgentSpec
+from services.agent.connection import Scratch
+from services.agent.errors import CallError, Code
+from services.agent.hostd_link import Registration
+from services.control.agent import Event, EventKind, Phase
+from services.hostd.clock import boottime_ns
+from services.hostd.config import HostConfig
+from services.hostd.events import EventLog
+from services.hostd.process import running_agents
+from services.hostd.runner import AgentRunner
+from services.hostd.zygote_client import Zygote
+from services.registry.model import Instance
+
+FORK_OUTCOME_S = 2.0
+LOG_LIMIT_BYTES = 16 << 20
+
+
+class Supervisor:
+    """The runners by name. `on_change` is told whenever the record of an agent changed."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        *,
+        events: EventLog,
+        zygote: Zygote,
+        http: aiohttp.ClientSession,
+        floor: int,
+        on_change: Callable[[str], None],
+        on_incarnation: Callable[[int], None],
+    ) -> None:
+        self.host = config.host
+        self.local = config.local
+        self.run_folder = config.run_folder
+        self.data_folder = config.data_folder
+        self.policy = config.supervision.policy()
+        self.zygote = zygote
+        self.scratch = Scratch()
+        self.http = http
+        self.runners: dict[str, AgentRunner] = {}
+        self.restarts: Counter[tuple[str, str]] = Counter()
+        self.host_epoch = 0
+        self._events = events
+        self._floor = floor
+        self._on_change = on_change
+        self._on_incarnation = on_incarnation
+        self._unclaimed: dict[str, tuple[int, int, int]] = {}
+
+    # What the runners ask of their host (services.hostd.runner.Surroundings).
+
+    def now_ns(self) -> int:
+        """CLOCK_BOOTTIME."""
+        return boottime_ns()
+
+    def epoch(self) -> int:
+        """The host's epoch, 0 before it is known."""
+        return self.host_epoch
+
+    def changed(self, runner: AgentRunner) -> None:
+        """The record of an agent changed."""
+        self._on_change(runner.name)
+
+    def forked(self) -> None:
+        """The zygote works: those that wait for it need not wait any longer."""
+        for runner in self.runners.values():
+            if runner.state.fork_failures:
+                runner.feed(Event(EventKind.FORK_POSSIBLE))
+
+    def note(self, event: str, agent: str, incarnation: int, detail: str, time_ns: int | None = None) -> None:
+        """A line for the event log."""
+        self._events.add(event, agent=agent, incarnation=incarnation, detail=detail, time_ns=time_ns)
+        if event == "forked":
+            self._on_incarnation(incarnation)
+
+    def ended(self, runner: AgentRunner, cause: str) -> None:
+        """A process ended."""
+        if runner.state.wanted:
+            self.restarts[runner.name, cause] += 1
+
+    # Which agents ought to run.
+
+    def find_running(self) -> None:
+        """Takes hold of the agents that an earlier life of hostd left running; `apply` claims them."""
+        self._unclaimed = running_agents(self.run_folder / "agents")
+
+    def apply(self, spec: AgentSpec, incarnation: int = 0) -> AgentRunner:
+        """Makes `spec` run. `incarnation`: the highest that the registry knows of it on this host."""
+        runner = self.runners.get(spec.name)
+        if runner is None:
+            runner = AgentRunner(spec, self, max(self._floor, incarnation + 1))
+            self.runners[spec.name] = runner
+            self._claim(runner)
+            runner.start()
+        elif runner.spec != spec:
+            runner.replace(spec)
+        else:
+            runner.start()
+        return runner
+
+    def _claim(self, runner: AgentRunner) -> None:
+        found = self._unclaimed.pop(runner.name, None)
+        if found is None:
+            return
+        pid, incarnation, pidfd = found
+        if incarnation > 0:
+            runner.adopt(pid, pidfd, incarnation)
+            return
+        self._kill(pidfd)
+
+    def kill_unclaimed(self) -> tuple[str, ...]:
+        """Ends the running agents that nobody wants any more; their names."""
+        names = tuple(self._unclaimed)
+        for _, _, pidfd in self._unclaimed.values():
+            self._kill(pidfd)
+        self._unclaimed.clear()
+        return names
+
+    @staticmethod
+    def _kill(pidfd: int) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    async def remove(self, name: str) -> None:
+        """Stops an agent and forgets it once its process is gone."""
+        runner = self.runners.get(name)
+        if runner is None:
+            return
+        runner.stop()
+        limit_s = self.policy.stop_timeout_ns / 1e9 + 10.0
+        await runner.wait_for(lambda state: state.phase is Phase.DOWN, limit_s)
+        if self.runners.get(name) is runner and not runner.state.wanted:
+            runner.release()
+            del self.runners[name]
+            for suffix in ("sock", "pid"):
+                (self.run_folder / "agents" / f"{name}.{suffix}").unlink(missing_ok=True)
+
+    def instances(self) -> Iterable[Instance]:
+        """The records of this host's agents."""
+        return [runner.instance() for runner in self.runners.values()]
+
+    def counts(self) -> Counter[str]:
+        """How many agents are in which published state."""
+        return Counter(runner.state.published for runner in self.runners.values())
+
+    # Who says it is ready.
+
+    async def register(self, registration: Registration, pid: int) -> None:
+        """An agent says that it is ready; `pid` is the one that the kernel vouches for. Raises CallError."""
+        runner = self.runners.get(registration.name)
+        if runner is None:
+            raise CallError(Code.NOT_FOUND, f"no agent {registration.name[:64]!r} belongs on this host")
+        incarnation = registration.incarnation
+        if runner.state.phase is Phase.FORKING and incarnation == runner.state.pending:
+            # Quicker than the zygote's answer.
+            try:
+                await runner.wait_for(lambda state: state.phase is not Phase.FORKING, FORK_OUTCOME_S)
+            except TimeoutError:
+                raise CallError(Code.UNAVAILABLE, "the fork has not been confirmed yet") from None
+        process = runner.process
+        if process is None or process.incarnation != incarnation or process.pid != pid:
+            raise CallError(
+                Code.BAD_REQUEST,
+                f"{runner.name} is incarnation {runner.state.incarnation}"
+                f"{f' with pid {process.pid}' if process else ''}, not {incarnation} with pid {pid}",
+            )
+        if runner.state.phase is Phase.STARTING:
+            self.note("registered", runner.name, incarnation, f"pid {pid}")
+        runner.registered.set()
+
+    def deregister(self, name: str, incarnation: int, pid: int) -> None:
+        """An agent says good-bye. Raises CallError."""
+        runner = self.runners.get(name)
+        if runner is None or runner.process is None:
+            raise CallError(Code.NOT_FOUND, f"no agent {name[:64]!r} runs on this host")
+        if runner.process.incarnation != incarnation or runner.process.pid != pid:
+            raise CallError(Code.BAD_REQUEST, f"{name} is incarnation {runner.process.incarnation}")
+        runner.leaving(incarnation)
+
+    # The end.
+
+    def release(self) -> None:
+        """hostd leaves, the agents stay."""
+        for runner in self.runners.values():
+            runner.release()
+        for _, _, pidfd in self._unclaimed.values():
+            os.close(pidfd)
+        self._unclaimed.clear()
+
+
+async def trim_logs(folder: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
+    """Empties agents' logs that have grown past the limit, keeping one older copy (agents append)."""
+    await asyncio.to_thread(_trim_logs, folder, limit_bytes)
+
+
+def _trim_logs(folder: Path, limit_bytes: int) -> None:
+    for path in folder.glob("*.log"):
+        try:
+            if path.stat().st_size > limit_bytes:
+                path.with_suffix(".log.1").write_bytes(path.read_bytes())
+                os.truncate(path, 0)
+        except OSError:
+            continue  # seen again at the next round

@@ -1,0 +1,253 @@
+"""Asks agents whether they are well, at an even beat, over connections that stay open.
+
+A check reports to its `Watcher`: `pong` for each answer in time, `miss` for each that did not come. After a
+miss it asks again at once, so that the second miss of a hang is known one timeout later, not one interval.
+What the watcher makes of it is decided in services.control.agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from infra.topology import HealthCheck, HealthKind
+from services.agent.channel import Channel
+from services.agent.connection import Scratch
+from services.agent.errors import CallError, Code
+from services.agent.server import Description, Pong
+from services.agent.wire import NIL, Message, Reply, Request, encode, unpack_as
+
+PING_ID_BASE = 1 << 40
+OWN_STALL_S = 0.1
+GOLDEN = 0.6180339887498949
+_pong_decoder = msgspec.msgpack.Decoder(Pong)
+_beats = itertools.count()
+
+
+class Watcher(Protocol):
+    """Who wants to know. Called from the event loop; must not block."""
+
+    def pong(self, incarnation: int, state: str, late: bool) -> None:
+        """An answer: whose, and what state it claims. `late`: to a question already counted as missed."""
+
+    def miss(self) -> None:
+        """No answer in time, or no connection."""
+
+
+class Check(Protocol):
+    """A running check."""
+
+    def start(self) -> None:
+        """Begins to ask."""
+
+    def stop(self) -> None:
+        """Ends it; the watcher hears nothing more."""
+
+
+class AgentLink(Channel):
+    """hostd's connection to one agent: pings without a task each, other requests as any channel."""
+
+    def __init__(self, scratch: Scratch, loop: asyncio.AbstractEventLoop, *, peer: str) -> None:
+        super().__init__(scratch, loop, peer=peer)
+        self.on_pong: SdkCheck | None = None
+
+    def received(self, message: Message) -> None:
+        if message.id < PING_ID_BASE:
+            super().received(message)
+        elif self.on_pong is not None:
+            self.on_pong.answered(message)
+
+
+async def open_link(path: Path, scratch: Scratch, *, timeout_s: float) -> AgentLink:
+    """Connects to an agent's socket. Raises CallError `unavailable`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, link = await loop.create_unix_connection(
+                lambda: AgentLink(scratch, loop, peer=path.name), str(path)
+            )
+    except (OSError, TimeoutError) as error:
+        raise CallError(Code.UNAVAILABLE, f"cannot connect to {path.name}: {error!r}") from None
+    return link
+
+
+async def describe(link: AgentLink, agent: str, *, timeout_s: float) -> tuple[Pong, Description]:
+    """What an agent says about itself: the validation of a registration. Raises CallError."""
+    pong = unpack_as(await link.request(agent, "_ping", NIL, timeout_s=timeout_s), Pong)
+    answer = await link.request(agent, "_describe", NIL, timeout_s=timeout_s)
+    return pong, unpack_as(answer, Description)
+
+
+def first_beat_s(interval_s: float) -> float:
+    """When the next new check asks first, so that any number of checks is spread evenly over the interval."""
+    return (next(_beats) * GOLDEN % 1.0) * interval_s
+
+
+class SdkCheck:
+    """Pings an agent over its own socket. `link` is taken over, and replaced when it breaks."""
+
+    def __init__(
+        self,
+        agent: str,
+        path: Path,
+        *,
+        health: HealthCheck,
+        watcher: Watcher,
+        scratch: Scratch,
+        link: AgentLink | None,
+    ) -> None:
+        self._agent = agent
+        self._path = path
+        self._interval_s = health.interval_ms / 1000
+        self._timeout_s = health.timeout_ms / 1000
+        self._watcher = watcher
+        self._scratch = scratch
+        self._loop = asyncio.get_running_loop()
+        self._asked = PING_ID_BASE
+        self._open_question = False
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.link: AgentLink | None = None
+        if link is not None:
+            self._take(link)
+
+    def start(self) -> None:
+        """Begins to ask, at this check's own place in the interval."""
+        self._timer = self._loop.call_later(first_beat_s(self._interval_s), self._ask)
+
+    def stop(self) -> None:
+        """Ends the check and its connection."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self.link is not None:
+            self.link.on_pong = None
+            self.link.close()
+
+    def answered(self, message: Message) -> None:
+        """A pong arrived, in time or late."""
+        if self._stopped or not isinstance(message, Reply):
+            return
+        try:
+            pong = _pong_decoder.decode(message.body)
+        except msgspec.DecodeError:
+            return
+        if message.id != self._asked or not self._open_question:
+            self._watcher.pong(pong.incarnation, pong.state, True)
+            return
+        self._open_question = False
+        if self._timer is not None:
+            self._timer.cancel()
+        now = self._loop.time()
+        self._due = max(self._due + self._interval_s, now)
+        self._timer = self._loop.call_at(self._due, self._ask)
+        self._watcher.pong(pong.incarnation, pong.state, False)
+
+    def _ask(self) -> None:
+        now = self._loop.time()
+        if self._due <= now - self._interval_s:
+            self._due = now
+        self._asked += 1
+        self._open_question = True
+        self._timer = self._loop.call_at(now + self._timeout_s, self._unanswered, now + self._timeout_s)
+        if self.link is None or not self.link.open:
+            if self._connecting is None:
+                self._connecting = self._loop.create_task(self._connect())
+            return
+        self._send(self.link)
+
+    def _send(self, link: AgentLink) -> None:
+        timeout_ms = int(self._timeout_s * 1000)
+        link.send(encode(Request(self._asked, self._agent, "_ping", timeout_ms, NIL)))
+
+    def _unanswered(self, due: float) -> None:
+        # A host that stood still itself has no right to call others silent.
+        if self._loop.time() - due < OWN_STALL_S:
+            self._open_question = False
+            self._watcher.miss()
+        if not self._stopped:
+            self._ask()
+
+    async def _connect(self) -> None:
+        try:
+            link = await open_link(self._path, self._scratch, timeout_s=self._timeout_s)
+        except CallError:
+            return  # the timer of the open question will count it
+        finally:
+            self._connecting = None
+        if self._stopped:
+            link.close()
+            return
+        self._take(link)
+        if self._open_question:
+            self._send(link)
+
+    def _take(self, link: AgentLink) -> None:
+        self.link = link
+        link.on_pong = self
+
+
+class PollCheck:
+    """Asks a program over HTTP or TCP. `incarnation` is reported with each answer."""
+
+    def __init__(
+        self,
+        health: HealthCheck,
+        *,
+        address: str,
+        port: int,
+        incarnation: int,
+        watcher: Watcher,
+        http: aiohttp.ClientSession,
+    ) -> None:
+        self._health = health
+        self._address = address
+        self._port = port
+        self._incarnation = incarnation
+        self._watcher = watcher
+        self._http = http
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to ask."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        """Ends it."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        timeout_s = self._health.timeout_ms / 1000
+        while True:
+            began = loop.time()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    well = await self._probe()
+            except (TimeoutError, OSError, aiohttp.ClientError):
+                well = False
+            late_s = loop.time() - began - timeout_s
+            if well:
+                self._watcher.pong(self._incarnation, "up", False)
+            elif late_s < OWN_STALL_S:
+                self._watcher.miss()
+            await asyncio.sleep(max(0.02, self._health.interval_ms / 1000 - (loop.time() - began)))
+
+    async def _probe(self) -> bool:
+        if self._health.kind is HealthKind.HTTP:
+            url = f"http://{self._address}:{self._port}{self._health.path}"
+            async with self._http.get(url, allow_redirects=False) as answer:
+                return 200 <= answer.status < 400
+        _, writer = await asyncio.open_connection(self._address, self._port)
+        writer.close()
+        return True
