@@ -1,8 +1,8 @@
 """One certificate authority per stack, and its leaf certificates.
 
-Leaves carry the role in the common name (`host:<name>`, `operator`, `monitor`), names and addresses as subject
-alternative names, and extended key usage for client *and* server: etcd's JSON gateway dials itself with the
-server's certificate. Keys are P-256. (RFC 5280; RFC 9525 for names in certificates)
+Leaves carry the role in the common name (`host:<name>`, `operator`, `monitor`), names and addresses as
+subject alternative names, and extended key usage for client *and* server: etcd's JSON gateway dials itself
+with the server's certificate. Keys are P-256. (RFC 5280; RFC 9525 for names in certificates)
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ class Authority:
             certificate = x509.load_pem_x509_certificate(certificate_pem)
             key = serialization.load_pem_private_key(key_pem, password=None)
         except (ValueError, TypeError) as error:
-            raise PkiError(f"{self.folder}: the authority is damaged ({error}); remove that folder") from error
+            raise PkiError(
+                f"{self.folder}: the authority is damaged ({error}); remove that folder"
+            ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise PkiError(f"{self.folder}: ca.key does not belong to ca.pem; remove that folder")
         return certificate, key

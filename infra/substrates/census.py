@@ -159,7 +159,9 @@ class Census:
             killed |= stopped
             if not wait_gone(killed, timeout_s):
                 left = ", ".join(str(p.pid) for p in sorted(self.processes()))
-                raise SubstrateError(f"host {self.host}", f"processes {left} do not end", "look at their state")
+                raise SubstrateError(
+                    f"host {self.host}", f"processes {left} do not end", "look at their state"
+                )
             if not stopped:
                 return tuple(sorted(killed))
 

@@ -1,9 +1,9 @@
 """Where the process substrate keeps things: what lasts under the state directory, what is volatile elsewhere.
 
-    <state_dir>/<stack>/stack.json            what was decided for the stack: network, addresses, run folder
-    <state_dir>/<stack>/pki/                  the authority and the operator's certificate
-    <state_dir>/<stack>/hosts/<host>/         host.json, pki/, supervisord.conf, units/, config/, data/, logs/
-    /run/threenines/<stack>/<host>/           sockets, pid files, the discovery snapshot (root; see run_root)
+<state_dir>/<stack>/stack.json            what was decided for the stack: network, addresses, run folder
+<state_dir>/<stack>/pki/                  the authority and the operator's certificate
+<state_dir>/<stack>/hosts/<host>/         host.json, pki/, supervisord.conf, units/, config/, data/, logs/
+/run/threenines/<stack>/<host>/           sockets, pid files, the discovery snapshot (root; see run_root)
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Layout:
         found = _UNFIT.search(environment.state_dir)
         if found or " " in environment.state_dir:
             sign = found.group() if found else " "
-            raise SubstrateError(where, f"{sign!r} in a path breaks servers' files", "choose another state_dir")
+            raise SubstrateError(
+                where, f"{sign!r} in a path breaks servers' files", "choose another state_dir"
+            )
         self.stack = environment.stack
         self.state = state_dir / environment.stack
 
@@ -188,8 +190,7 @@ def check_run_folder(path: Path) -> None:
     if length + _LONGEST_SOCKET > UNIX_PATH_MAX_BYTES:
         raise SubstrateError(
             f"run folder {path}",
-            f"with {length} bytes it leaves sockets less than the {_LONGEST_SOCKET} of the {UNIX_PATH_MAX_BYTES}"
-            " that they need",
+            f"it has {length} bytes, and sockets in it need {_LONGEST_SOCKET} of {UNIX_PATH_MAX_BYTES}",
             "choose a shorter stack name, host name or XDG_RUNTIME_DIR",
         )
 

@@ -84,16 +84,16 @@ class LoopbackNetwork:
     def local(self, index: int) -> str:
         return self.address(index)
 
-    def enter(self, host: str) -> tuple[str, ...]:  # noqa: ARG002
+    def enter(self, host: str) -> tuple[str, ...]:
         return ()
 
-    def namespace(self, host: str) -> Path | None:  # noqa: ARG002
+    def namespace(self, host: str) -> Path | None:
         return None
 
     def ensure(self, host: str, index: int) -> None:
         """Nothing to make."""
 
-    def remove(self, host: str) -> tuple[str, ...]:  # noqa: ARG002
+    def remove(self, host: str) -> tuple[str, ...]:
         return ()
 
     def remove_shared(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class NamespaceNetwork:
     def address(self, index: int) -> str:
         return f"10.77.{self.subnet_index}.{_place(index)}"
 
-    def local(self, index: int) -> str:  # noqa: ARG002
+    def local(self, index: int) -> str:
         return "127.0.0.1"
 
     def enter(self, host: str) -> tuple[str, ...]:
@@ -212,7 +212,9 @@ def choose(wanted: str, stack: str, subnet_index: int) -> Network:
     Raises SubstrateError when `namespace` is wanted and cannot be had.
     """
     if not 0 <= subnet_index <= 255:
-        raise SubstrateError(f"stack {stack}", f"subnet_index {subnet_index} is not in 0 to 255", "set another")
+        raise SubstrateError(
+            f"stack {stack}", f"subnet_index {subnet_index} is not in 0 to 255", "set another"
+        )
     if wanted == NetworkMode.LOOPBACK:
         return LoopbackNetwork(stack, subnet_index)
     obstacle = _obstacle()
@@ -222,7 +224,9 @@ def choose(wanted: str, stack: str, subnet_index: int) -> Network:
         return LoopbackNetwork(stack, subnet_index)
     if wanted == NetworkMode.NAMESPACE:
         raise SubstrateError(f"stack {stack}", f"no network namespaces: {obstacle}", "set network to auto")
-    raise SubstrateError(f"stack {stack}", f"there is no network {wanted!r}", "use auto, namespace or loopback")
+    raise SubstrateError(
+        f"stack {stack}", f"there is no network {wanted!r}", "use auto, namespace or loopback"
+    )
 
 
 def _obstacle() -> str | None:
@@ -267,7 +271,9 @@ _SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/
 def _tool(name: str) -> str:
     found = shutil.which(name, path=_SEARCH)
     if found is None:
-        raise SubstrateError(name, "it is not installed", "install iproute2 and util-linux, or set network: loopback")
+        raise SubstrateError(
+            name, "it is not installed", "install iproute2 and util-linux, or set network: loopback"
+        )
     return found
 
 
@@ -299,7 +305,7 @@ def _addresses() -> dict[str, tuple[str, ...]]:
 
 def _place(index: int) -> int:
     place = FIRST_HOST + index
-    if not 0 <= index or place > LAST_HOST:
+    if index < 0 or place > LAST_HOST:
         raise SubstrateError(f"host {index}", "a stack has room for 244 hosts", "use fewer")
     return place
 

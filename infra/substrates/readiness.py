@@ -1,7 +1,7 @@
 """When a unit serves: its port listens, its HTTPS path answers 200, or its Unix socket accepts.
 
 Listening ports are read from /proc/PID/net/tcp, which shows the network of that process: a look from outside
-that works for addresses only the host itself can reach, and leaves no half-made connection in the server's log.
+that works for addresses only the host itself can reach, and leaves no half-made connection in a log.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import ssl
-import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _ASK_S = 2.0
 
 @dataclass(frozen=True)
 class Target:
-    """What to ask: `addresses` are all that the port may listen on, `path` an HTTP path or a socket's path."""
+    """What to ask. The port may listen on `address` or `local`; `path` is an HTTP path or a socket's."""
 
     kind: ReadyKind
     host: str
@@ -64,7 +64,7 @@ class Target:
                 answer = connection.getresponse()
                 text = answer.read(300).decode(errors="replace").strip()
         except (OSError, http.client.HTTPException) as error:
-            return f"{path} on port {port}: {error or type(error).__name__}"
+            return f"{path} on port {port}: {str(error) or type(error).__name__}"
         if answer.status == http.client.OK:
             return None
         return f"{path} on port {port} answers {answer.status} {' '.join(text.split())}".rstrip()
@@ -122,9 +122,8 @@ def _unix_obstacle(path: str) -> str | None:
 
 
 def _hex(address: str) -> str:
-    return f"{struct.unpack('<I', socket.inet_aton(address))[0]:08X}" if struct.pack("=H", 1) == b"\x01\0" else (
-        socket.inet_aton(address).hex().upper()
-    )
+    """An address as the table shows it: the network's bytes, read as one number of this machine."""
+    return f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}"
 
 
 def _ipv4_part(place: str) -> str:

@@ -167,7 +167,9 @@ class Supervisor:
             raise SupervisorDown(self.host) from error
         except OSError as error:
             raise SubstrateError(
-                f"host {self.host}", f"its supervisor cannot be reached: {error}", "run as the user who made it"
+                f"host {self.host}",
+                f"its supervisor cannot be reached: {error}",
+                "run as the user who made it",
             ) from error
 
 
@@ -192,7 +194,7 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
         self._timeout_s = timeout_s
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
         return _Connection(self._path, self._timeout_s)
 
 
@@ -251,7 +253,10 @@ def unit_ini(unit: UnitSpec, paths: HostPaths) -> str:
 
 def unit_script(unit: UnitSpec, argv: Sequence[str], env: Mapping[str, str], paths: HostPaths) -> str:
     """The shell script that becomes the unit: its variables, its folder, its program."""
-    lines = ["#!/bin/sh", f"# {unit.host}/{unit.name}: written by threenines, replaced when the unit changes."]
+    lines = [
+        "#!/bin/sh",
+        f"# {unit.host}/{unit.name}: written by threenines, replaced when the unit changes.",
+    ]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())]
     lines.append(f"cd {shlex.quote(str(paths.data(unit.name)))} || exit 111")
     if unit.keeps_children:

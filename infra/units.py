@@ -1,0 +1,431 @@
+"""The base units of a host, as specifications with placeholders: one template a server.
+
+    worker:  etcd, redis, prometheus, alertmanager, toxiproxy (where chaos is allowed), hostd, gateway, zygote
+    witness: etcd
+
+Everything that listens on a host's address speaks TLS and asks for a client certificate of the stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from infra.plan import Environment, ReadyCheck, ReadyKind, UnitSpec
+from infra.topology import Fleet, HostRole, HostSpec, Port
+
+START_ORDER = ("etcd", "redis", "alertmanager", "prometheus", "toxiproxy", "zygote", "gateway", "hostd")
+"""The order in which a stack starts: first this unit on every host, then the next."""
+
+RULES_FOLDER = Path(__file__).resolve().parents[1] / "services" / "observability" / "rules"
+
+LEASE_MS, MARGIN_MS, RENEW_MS, DEADLINE_MS = 1200, 100, 200, 150
+"""Ownership (DESIGN.md): length of a lease, what a challenger waits on top, renewal, deadline of a renewal."""
+
+SCRAPE_INTERVAL_S = 5
+REDIS_MEMORY_MB = 1024
+"""Cap of the distributed discovery tier (SD-5: 1–2 GB)."""
+
+
+def units_for(host: HostSpec, fleet: Fleet, environment: Environment) -> tuple[UnitSpec, ...]:
+    """The units of `host`, in start order: pure, but for the rules files that it reads."""
+    if host.role is HostRole.WITNESS:
+        return (_etcd(host, fleet, environment),)
+    makers: dict[str, Callable[[HostSpec, Fleet, Environment], UnitSpec | None]] = {
+        "etcd": _etcd,
+        "redis": _redis,
+        "alertmanager": _alertmanager,
+        "prometheus": _prometheus,
+        "toxiproxy": _toxiproxy,
+        "zygote": _zygote,
+        "gateway": _gateway,
+        "hostd": _hostd,
+    }
+    made = (makers[name](host, fleet, environment) for name in START_ORDER)
+    return tuple(unit for unit in made if unit is not None)
+
+
+def _etcd(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    """A member. Other hosts or addresses make another cluster, so the data folder is named after them."""
+    members = ",".join(f"{h.name}=https://{{address:{h.name}}}:{Port.ETCD_PEER}" for h in fleet.hosts)
+    token = f"{environment.stack}-{_digest(*(h.name for h in fleet.hosts))}"
+    last = host.name == fleet.hosts[-1].name
+    # A member answers for its health only with a quorum, so the last one is asked for the cluster's.
+    ready = (
+        ReadyCheck(kind=ReadyKind.HTTPS, port=Port.ETCD_CLIENT, path="/health", timeout_s=30.0)
+        if last
+        else ReadyCheck(kind=ReadyKind.TCP, port=Port.ETCD_PEER, timeout_s=20.0)
+    )
+    return UnitSpec(
+        host=host.name,
+        name="etcd",
+        program="etcd",
+        args=(
+            f"--name={host.name}",
+            f"--data-dir={{data}}/{token}-{{address}}",
+            f"--listen-peer-urls=https://{{address}}:{Port.ETCD_PEER}",
+            f"--initial-advertise-peer-urls=https://{{address}}:{Port.ETCD_PEER}",
+            f"--listen-client-urls=https://{{address}}:{Port.ETCD_CLIENT}",
+            f"--advertise-client-urls=https://{{address}}:{Port.ETCD_CLIENT}",
+            f"--initial-cluster={members}",
+            f"--initial-cluster-token={token}",
+            "--initial-cluster-state=new",
+            "--heartbeat-interval=50",
+            "--election-timeout=500",
+            "--pre-vote=true",
+            "--auto-compaction-mode=periodic",
+            "--auto-compaction-retention=10m",
+            f"--quota-backend-bytes={1 << 30}",
+            "--max-snapshots=3",
+            "--max-wals=3",
+            "--log-level=warn",
+            "--log-outputs=stderr",
+            *_etcd_tls("", "client-cert-auth"),
+            *_etcd_tls("peer-", "peer-client-cert-auth"),
+        ),
+        ready=ready,
+    )
+
+
+def _etcd_tls(prefix: str, asks: str) -> tuple[str, ...]:
+    return (
+        f"--{prefix}cert-file={{pki}}/host.pem",
+        f"--{prefix}key-file={{pki}}/host.key",
+        f"--{prefix}trusted-ca-file={{pki}}/ca.pem",
+        f"--{asks}=true",
+    )
+
+
+def _redis(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    """The first worker's is the primary, the others' replicate it. A cache: nothing is kept on disk."""
+    primary = fleet.workers[0].name
+    lines = [
+        "bind {address}",
+        "bind-source-addr {address}",
+        "port 0",
+        f"tls-port {Port.REDIS}",
+        "tls-cert-file {pki}/host.pem",
+        "tls-key-file {pki}/host.key",
+        "tls-ca-cert-file {pki}/ca.pem",
+        "tls-auth-clients yes",
+        "tls-replication yes",
+        'tls-protocols "TLSv1.2 TLSv1.3"',
+        "dir {data}",
+        "daemonize no",
+        'logfile ""',
+        "loglevel notice",
+        'save ""',
+        "appendonly no",
+        f"maxmemory {REDIS_MEMORY_MB}mb",
+        "maxmemory-policy allkeys-lru",
+        "maxclients 1000",
+        "repl-diskless-sync yes",
+        "repl-diskless-sync-delay 0",
+        "repl-diskless-load on-empty-db",
+        "repl-timeout 5",
+        "repl-ping-replica-period 1",
+    ]
+    if host.name != primary:
+        lines.append(f"replicaof {{address:{primary}}} {Port.REDIS}")
+    return UnitSpec(
+        host=host.name,
+        name="redis",
+        program="redis-server",
+        args=("{config}/redis.conf",),
+        files={"redis.conf": "\n".join(lines) + "\n"},
+        ready=ReadyCheck(kind=ReadyKind.TCP, port=Port.REDIS),
+    )
+
+
+_SERVER_TLS = {
+    "cert_file": "{pki}/host.pem",
+    "key_file": "{pki}/host.key",
+    "client_auth_type": "RequireAndVerifyClientCert",
+    "client_ca_file": "{pki}/ca.pem",
+}
+"""Prometheus' and Alertmanager's own way to say mutual TLS (exporter-toolkit, web-configuration)."""
+
+
+def _alertmanager(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    """Both workers' form one cluster over TLS, so that an alert is sent once."""
+    cluster = {
+        "tls_server_config": _SERVER_TLS,
+        "tls_client_config": {
+            "cert_file": "{pki}/host.pem",
+            "key_file": "{pki}/host.key",
+            "ca_file": "{pki}/ca.pem",
+        },
+    }
+    routing = {
+        "route": {
+            "receiver": "record",
+            "group_by": ["alertname", "host"],
+            "group_wait": "2s",
+            "group_interval": "10s",
+            "repeat_interval": "4h",
+        },
+        "receivers": [{"name": "record"}],
+    }
+    peers = tuple(
+        f"--cluster.peer={{address:{h.name}}}:{Port.ALERTMANAGER_CLUSTER}"
+        for h in fleet.workers
+        if h.name != host.name
+    )
+    return UnitSpec(
+        host=host.name,
+        name="alertmanager",
+        program="alertmanager",
+        args=(
+            "--config.file={config}/alertmanager.yml",
+            "--storage.path={data}",
+            "--data.retention=120h",
+            f"--web.listen-address={{address}}:{Port.ALERTMANAGER}",
+            "--web.config.file={config}/web.yml",
+            f"--cluster.listen-address={{address}}:{Port.ALERTMANAGER_CLUSTER}",
+            f"--cluster.advertise-address={{address}}:{Port.ALERTMANAGER_CLUSTER}",
+            "--cluster.tls-config={config}/cluster.yml",
+            "--cluster.reconnect-interval=2s",
+            "--cluster.settle-timeout=5s",
+            *peers,
+            "--log.level=warn",
+        ),
+        files={
+            "alertmanager.yml": _yaml(routing),
+            "web.yml": _yaml({"tls_server_config": _SERVER_TLS}),
+            "cluster.yml": _yaml(cluster),
+        },
+        ready=ReadyCheck(kind=ReadyKind.HTTPS, port=Port.ALERTMANAGER, path="/-/ready", timeout_s=20.0),
+    )
+
+
+def _prometheus(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    """Each worker's watches the whole stack, so that the loss of one host loses no sight of the other."""
+    tls = {
+        "ca_file": "{pki}/ca.pem",
+        "cert_file": "{pki}/monitor.pem",
+        "key_file": "{pki}/monitor.key",
+    }
+
+    def static(job: str, port: int, hosts: tuple[HostSpec, ...], path: str = "/metrics") -> dict[str, object]:
+        return {
+            "job_name": job,
+            "scheme": "https",
+            "metrics_path": path,
+            "tls_config": tls,
+            "static_configs": [
+                {"targets": [f"{{address:{h.name}}}:{port}"], "labels": {"host": h.name}} for h in hosts
+            ],
+        }
+
+    workers = fleet.workers
+    config = {
+        "global": {
+            "scrape_interval": f"{SCRAPE_INTERVAL_S}s",
+            "scrape_timeout": f"{SCRAPE_INTERVAL_S - 1}s",
+            "evaluation_interval": f"{SCRAPE_INTERVAL_S}s",
+            "external_labels": {"stack": environment.stack, "prometheus": host.name},
+        },
+        "rule_files": ["{config}/rules/*.yml"],
+        "alerting": {
+            # Both Prometheus send the same alert; without the label that tells them apart it counts once.
+            "alert_relabel_configs": [{"regex": "prometheus", "action": "labeldrop"}],
+            "alertmanagers": [
+                {
+                    "scheme": "https",
+                    "tls_config": tls,
+                    "static_configs": [
+                        {"targets": [f"{{address:{h.name}}}:{Port.ALERTMANAGER}" for h in workers]}
+                    ],
+                }
+            ],
+        },
+        "scrape_configs": [
+            {
+                "job_name": "agents",
+                "scheme": "https",
+                "tls_config": tls,
+                "http_sd_configs": [
+                    {
+                        "url": f"https://{{address:{h.name}}}:{Port.HOSTD}/v1/prometheus/targets",
+                        "refresh_interval": f"{SCRAPE_INTERVAL_S}s",
+                        "tls_config": tls,
+                    }
+                    for h in workers
+                ],
+            },
+            static("hostd", Port.HOSTD, workers, "/v1/metrics"),
+            static("etcd", Port.ETCD_CLIENT, fleet.hosts),
+            static("prometheus", Port.PROMETHEUS, workers),
+            static("alertmanager", Port.ALERTMANAGER, workers),
+        ],
+    }
+    rules = {
+        f"rules/{path.name}": path.read_text(encoding="utf-8") for path in sorted(RULES_FOLDER.glob("*.yml"))
+    }
+    return UnitSpec(
+        host=host.name,
+        name="prometheus",
+        program="prometheus",
+        args=(
+            "--config.file={config}/prometheus.yml",
+            "--storage.tsdb.path={data}",
+            "--storage.tsdb.retention.time=15d",
+            "--storage.tsdb.retention.size=2GB",
+            f"--web.listen-address={{address}}:{Port.PROMETHEUS}",
+            "--web.config.file={config}/web.yml",
+            f"--web.external-url=https://{{address}}:{Port.PROMETHEUS}/",
+            "--log.level=warn",
+        ),
+        files={
+            "prometheus.yml": _yaml(config),
+            "web.yml": _yaml({"tls_server_config": _SERVER_TLS}),
+            **rules,
+        },
+        ready=ReadyCheck(kind=ReadyKind.HTTPS, port=Port.PROMETHEUS, path="/-/ready", timeout_s=30.0),
+        stop_timeout_s=10.0,
+    )
+
+
+def _toxiproxy(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec | None:
+    """The links to the other workers' gateways, where they may be disturbed."""
+    if not environment.chaos:
+        return None
+    proxies = [
+        {
+            "name": f"gateway-{peer.name}",
+            "listen": f"{{local}}:{fleet.proxied_gateway_port(peer.name)}",
+            "upstream": f"{{address:{peer.name}}}:{Port.GATEWAY}",
+            "enabled": True,
+        }
+        for peer in fleet.workers
+        if peer.name != host.name
+    ]
+    return UnitSpec(
+        host=host.name,
+        name="toxiproxy",
+        program="toxiproxy-server",
+        args=("-host={local}", f"-port={Port.TOXIPROXY}", "-config={config}/toxiproxy.json"),
+        env={"LOG_LEVEL": "warn"},
+        files={"toxiproxy.json": _json(proxies)},
+        ready=ReadyCheck(kind=ReadyKind.TCP, port=Port.TOXIPROXY),
+    )
+
+
+def _hostd(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    return UnitSpec(
+        host=host.name,
+        name="hostd",
+        program="python",
+        args=("-m", "services.hostd"),
+        env={"THREENINES_CONFIG": "{config}/hostd.json", **_LEAN},
+        files={"hostd.json": _json(host_configuration(host, fleet, environment))},
+        ready=ReadyCheck(kind=ReadyKind.HTTPS, port=Port.HOSTD, path="/v1/ready", timeout_s=30.0),
+        stop_timeout_s=10.0,
+    )
+
+
+def _gateway(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    return UnitSpec(
+        host=host.name,
+        name="gateway",
+        program="python",
+        args=("-m", "services.gateway"),
+        env={"THREENINES_CONFIG": "{config}/gateway.json", **_LEAN},
+        files={"gateway.json": _json(host_configuration(host, fleet, environment))},
+        ready=ReadyCheck(kind=ReadyKind.TCP, port=Port.GATEWAY, timeout_s=20.0),
+    )
+
+
+def _zygote(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
+    """The process that agents are forked from; they outlive it."""
+    return UnitSpec(
+        host=host.name,
+        name="zygote",
+        program="python",
+        args=("-m", "services.agent.zygote"),
+        env=dict(_LEAN),
+        ready=ReadyCheck(kind=ReadyKind.UNIX, path="{run}/zygote.sock", timeout_s=30.0),
+        keeps_children=True,
+    )
+
+
+_LEAN = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+"""No thread pools of numerical libraries, few arenas: a fork needs one thread, 77 agents little memory."""
+
+
+def host_configuration(host: HostSpec, fleet: Fleet, environment: Environment) -> dict[str, object]:
+    """What hostd and the gateway of `host` read (contracts.md, Host configuration), with placeholders."""
+    index = {h.name: number for number, h in enumerate(fleet.hosts)}
+    members = (host, *(h for h in fleet.hosts if h.name != host.name))
+    primary = fleet.workers[0].name
+    peers = [
+        {
+            "host": peer.name,
+            "connect_host": "{local}" if environment.chaos else f"{{address:{peer.name}}}",
+            "connect_port": fleet.proxied_gateway_port(peer.name) if environment.chaos else int(Port.GATEWAY),
+        }
+        for peer in fleet.workers
+        if peer.name != host.name
+    ]
+    return {
+        "schema": "threenines.host/1",
+        "stack": environment.stack,
+        "host": host.name,
+        "role": host.role.value,
+        "index": index[host.name],
+        "address": "{address}",
+        "local": "{local}",
+        "run": "{run}",
+        "data": "{data}",
+        "pki": "{pki}",
+        "chaos": environment.chaos,
+        "hosts": [
+            {"name": h.name, "role": h.role.value, "index": index[h.name], "address": f"{{address:{h.name}}}"}
+            for h in fleet.hosts
+        ],
+        "etcd": [
+            {"host": h.name, "url": f"https://{{address:{h.name}}}:{Port.ETCD_CLIENT}"} for h in members
+        ],
+        "redis": [
+            {
+                "host": h.name,
+                "address": f"{{address:{h.name}}}",
+                "port": int(Port.REDIS),
+                "role": "primary" if h.name == primary else "replica",
+            }
+            for h in fleet.workers
+        ],
+        "peers": peers,
+        "ports": {
+            "hostd": int(Port.HOSTD),
+            "hostd_local": int(Port.HOSTD_LOCAL),
+            "gateway": int(Port.GATEWAY),
+        },
+        "lease": {
+            "lease_ms": LEASE_MS,
+            "margin_ms": MARGIN_MS,
+            "renew_ms": RENEW_MS,
+            "deadline_ms": DEADLINE_MS,
+        },
+    }
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _yaml(document: object) -> str:
+    return yaml.safe_dump(document, sort_keys=False, width=1000)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
