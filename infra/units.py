@@ -24,7 +24,7 @@ START_ORDER = ("etcd", "redis", "alertmanager", "prometheus", "toxiproxy", "zygo
 RULES_FOLDER = Path(__file__).resolve().parents[1] / "services" / "observability" / "rules"
 
 LEASE_MS, MARGIN_MS, RENEW_MS, DEADLINE_MS = 1200, 100, 200, 150
-"""Ownership (DESIGN.md): length of a lease, what a challenger waits on top, renewal, deadline of a renewal."""
+"""Ownership (DESIGN.md): a lease, what a challenger waits on top, its renewal, the deadline of one."""
 
 SCRAPE_INTERVAL_S = 5
 REDIS_MEMORY_MB = 1024
@@ -115,6 +115,7 @@ def _redis(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
         "tls-replication yes",
         'tls-protocols "TLSv1.2 TLSv1.3"',
         "dir {data}",
+        "protected-mode no",
         "daemonize no",
         'logfile ""',
         "loglevel notice",

@@ -19,13 +19,14 @@ from typing import Protocol
 
 from infra.plan import NetworkMode
 from infra.substrates.base import SubstrateError
+from infra.substrates.files import explained
 
 FIRST_HOST = 11
 LAST_HOST = 254
 NETNS_FOLDER = Path("/run/netns")
 
 _INSIDE = (
-    "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; "
+    "v6=/proc/sys/net/ipv6/conf/all/disable_ipv6; [ ! -e $v6 ] || echo 1 > $v6; "
     "echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range"
 )
 """In every namespace: no IPv6 (one address a host), and ICMP echo for programs without privileges."""
@@ -138,8 +139,9 @@ class NamespaceNetwork:
         _ip("netns", "add", name)
         _ip("-n", name, "link", "set", "lo", "up")
         _run((*self.enter(host), "/bin/sh", "-c", _INSIDE), f"namespace {name}")
-        _ip("link", "add", veth, "addrgenmode", "none", "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", name)
         _ip("link", "set", "dev", veth, "alias", self.alias)
+        _without_ipv6(veth)
         _ip("link", "set", "dev", veth, "master", self.bridge, "up")
         _ip("-n", name, "address", "add", f"{self.address(index)}/24", "dev", "eth0")
         _ip("-n", name, "link", "set", "dev", "eth0", "up")
@@ -178,8 +180,9 @@ class NamespaceNetwork:
                     "choose another subnet_index, or bring that stack down",
                 )
         if self.bridge not in self._links():
-            _ip("link", "add", self.bridge, "addrgenmode", "none", "type", "bridge")
+            _ip("link", "add", self.bridge, "type", "bridge")
             _ip("link", "set", "dev", self.bridge, "alias", self.alias)
+            _without_ipv6(self.bridge)
         if mine not in _addresses().get(self.bridge, ()):
             _ip("address", "flush", "dev", self.bridge)
             _ip("address", "add", f"{mine}/24", "dev", self.bridge)
@@ -247,6 +250,14 @@ def _obstacle() -> str | None:
     finally:
         _unmount_if_empty(NETNS_FOLDER)
     return None
+
+
+def _without_ipv6(link: str) -> None:
+    """Our links need one address each; a kernel without IPv6 has nothing to switch off."""
+    switch = Path(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6")
+    if switch.exists():
+        with explained(switch):
+            switch.write_text("1", encoding="ascii")
 
 
 def _unmount_if_empty(folder: Path) -> None:

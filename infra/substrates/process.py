@@ -25,7 +25,7 @@ from infra.substrates.census import SPAWNER, Process, identify, send
 from infra.substrates.files import explain, explained, locked, make_folder, remove_tree, tail, write_atomic
 from infra.substrates.layout import HostPaths, HostRecord, UnitRecord
 from infra.substrates.placeholders import Places, Rendition, render
-from infra.substrates.readiness import Target, holder, listeners, pause
+from infra.substrates.readiness import Target, holder, listeners, pause, telling_line
 from infra.substrates.stack import Stack, base_environment
 from infra.substrates.supervision import (
     LOG_BYTES,
@@ -42,7 +42,6 @@ from infra.substrates.sweeping import sweep_stack
 from infra.tools.paths import ToolMissing, tool_path
 from infra.topology import NAME_PATTERN, HostSpec
 
-_TELLING = re.compile(r"error|fatal|panic|cannot|can't|failed|refused|denied|in use|no such|exception", re.I)
 _START_S = 30.0
 
 
@@ -380,15 +379,16 @@ class ProcessSubstrate:
     def _not_ready(self, unit: UnitSpec, obstacle: str, gave_up: bool) -> SubstrateError:
         """Stops a unit that does not come up, so that it does not crash on and on, and says why."""
         paths = self._layout.host(unit.host)
+        record = self._layout.read_unit(unit.host, unit.name)
+        said = tail(paths.log(unit.name), 40, record.log_start_bytes if record else 0)
         with locked(paths.lock), self._answering(unit.host):
             self._supervisor(unit.host).stop(unit)
-        record = self._layout.read_unit(unit.host, unit.name)
-        said = tail(paths.log(unit.name), 40, record.log_start_bytes if record else 0).splitlines()
-        telling = [line for line in said if _TELLING.search(line)] or said
-        last = f"; its log says: {telling[-1].strip()[:300]}" if telling else ""
+        last = telling_line(said)
         what = obstacle if gave_up else f"not ready in {unit.ready.timeout_s:g} s: {obstacle}"
         return SubstrateError(
-            f"{unit.host}/{unit.name}", f"{what}{last}", f"see {paths.log(unit.name)}, mend it, run up again"
+            f"{unit.host}/{unit.name}",
+            f"{what}; its log says: {last}" if last else what,
+            f"see {paths.log(unit.name)}, mend it, run up again",
         )
 
     def _unit_process(self, host: str, name: str) -> Process | None:

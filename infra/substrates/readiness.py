@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
+import re
 import select
 import socket
 import ssl
@@ -22,6 +24,7 @@ from infra.substrates.census import Process, identify
 
 _LISTEN = "0A"
 _ASK_S = 2.0
+_TELLING = re.compile(r"error|fatal|panic|cannot|can't|failed|refused|denied|in use|no such|exception", re.I)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Target:
             return None
         if self.kind is ReadyKind.UNIX:
             return _unix_obstacle(self.path or "")
-        port = self.port or 0
+        port = int(self.port or 0)  # getaddrinfo takes no subclass of int
         if not listeners(process.pid, port, (self.address, self.local)):
             return f"port {port} does not listen"
         if self.kind is ReadyKind.TCP:
@@ -109,6 +112,19 @@ def pause(process: Process | None, timeout_s: float) -> None:
     poll.poll(timeout_s * 1000)
     if handle is not None:
         os.close(handle)
+
+
+def telling_line(log: str, most: int = 300) -> str:
+    """The last line of a server's log that speaks of trouble, else its last line; JSON cut to its message."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line)] or lines
+    if not telling:
+        return ""
+    line = telling[-1]
+    with contextlib.suppress(ValueError, AttributeError):
+        fields = json.loads(line)
+        line = ": ".join(str(fields[key]) for key in ("msg", "error") if key in fields) or line
+    return line[:most]
 
 
 def _unix_obstacle(path: str) -> str | None:
