@@ -95,7 +95,8 @@ class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(fleet: Fleet, environment: Environment) -> StackPlan:
     """The plan of `fleet` in `environment`: pure, the same input gives the same plan."""
-    from infra.units import units_for
+    from infra.units import START_ORDER, units_for
 
     units = [unit for host in fleet.hosts for unit in units_for(host, fleet, environment)]
+    units.sort(key=lambda unit: START_ORDER.index(unit.name))  # stable: hosts keep their order
     return StackPlan(environment=environment, hosts=fleet.hosts, units=tuple(units), agents=fleet.agents)
