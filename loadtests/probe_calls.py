@@ -1,4 +1,4 @@
-"""Calling chosen agents without pause: open-loop, each call due at its own instant whatever the last one did."""
+"""Calling chosen agents without pause: open-loop, each call due at its own instant."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ class Watches:
         self._output.invoke(process, "await", command.name)
         try:
             async with asyncio.timeout(command.timeout_s):
-                while (answer := self._usable(command.name)) is None:
+                # A memory map tells nobody that it changed: its reader can only poll.
+                while (answer := self._usable(command.name)) is None:  # noqa: ASYNC110
                     await asyncio.sleep(command.interval_ms / 1000.0)
         except TimeoutError:
             trouble = Trouble(error=f"no usable answer in {command.timeout_s:g} s")
