@@ -7,7 +7,7 @@ from datetime import datetime
 
 from reports.model import Criterion, Direction, Verdict
 
-DASH = "–"  # noqa: RUF001  an en dash is the sign for "none" in tables
+DASH = "–"
 _TIME_MS = {"us": 0.001, "µs": 0.001, "ms": 1.0, "s": 1000.0}
 _RELATION = {
     Direction.AT_MOST: "≤",

@@ -31,14 +31,14 @@ from reports.model import (
 RULE = (
     "The gate judges what the profile planned, and nothing else: one planned criterion that fails, or one "
     "that passed in the run compared with and fails now, fails it; one that is undecided, void or missing "
-    "leaves it inconclusive; it passes when every planned criterion passes and the run finished by its plan.",
-    "The grade of the gate is the share of planned criteria that pass: A all, B 95 %, C 85 %, D 70 %, F less; "
-    "with a failure it is C at best. It stands beside the number of rows that it speaks about.",
+    "leaves it inconclusive; it passes when every planned criterion passes and the run came to its end.",
+    "The gate's grade is the share of planned criteria that pass: A all, B 95 %, C 85 %, D 70 %, else F. "
+    "With a failure it is C at best. It stands beside the number of rows that it speaks about.",
     "A row is as good as the worst of its parts. It is proven when all of them pass by evidence that the row "
     "accepts: measured, accelerated or imported. A simulation counts only where the requirement is itself "
     "about a simulation, and never as measured.",
     "A category's score is its proven rows over all its rows, measured or not. It passes at its threshold, "
-    "fails when its failures put the threshold out of reach, and is undecided else. Undecided has no grade.",
+    "fails when its failures put the threshold out of reach, and is open else; then it has no grade.",
     "A release is proven when all categories pass and nothing regressed.",
     "A criterion's grade: A passes and reaches its stretch (or has none), B passes, C undecided with the "
     "estimate on the good side of the target, D undecided else, F fails; none when not measured or void.",

@@ -1,0 +1,395 @@
+"""Which plots a criterion gets, and how they are drawn: distribution, order of the run, quantiles, time line.
+
+Each shows the data and the target. Drawings are narrow: two stand side by side on a desk, one fills a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from reports import figures
+from reports.model import Criterion, Direction, Lines, Quantiles, Samples, Series, TimeLine
+from reports.svg import ACCENT, BAD, INK, MUTED, SERIES, svg
+
+_MARKERS = ("o", "^", "s", "D")
+_HEIGHT_IN = 2.9
+_MOST_DOTS = 800
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing with the sentence that says what is on it (for those who cannot see it)."""
+
+    svg: str
+    caption: str
+    alt: str
+
+
+def draw(series: Sequence[Series], criterion: Criterion | None, prefix: str) -> tuple[Plot, ...]:
+    """All plots of one criterion. `prefix` keeps the ids of several drawings on one page apart."""
+    plots: list[Plot] = []
+
+    def add(caption: str, alt: str, paint: Callable[[Figure], None], height_in: float = _HEIGHT_IN) -> None:
+        drawing = svg(paint, f"{prefix}-{len(plots)}", alt, height_in)
+        plots.append(Plot(drawing, caption, alt))
+
+    curves = [s for s in series if isinstance(s, Quantiles) and len(s.values) > 1]
+    for title in dict.fromkeys(s.title for s in curves):
+        group = [s for s in curves if s.title == title]
+        alt = "; ".join(_tell_quantiles(s) for s in group)
+        add(title, alt, lambda f, g=group: _quantiles(f, g, criterion))  # type: ignore[misc]
+    for one in series:
+        match one:
+            case Samples() if one.values:
+                alt = _tell_samples(one, criterion)
+                add(f"{one.title}: distribution", alt, lambda f, s=one: _distribution(f, s, criterion))  # type: ignore[misc]
+                add(f"{one.title}: in the order run", alt, lambda f, s=one: _run_order(f, s, criterion))  # type: ignore[misc]
+            case TimeLine() if one.phases:
+                height = 1.0 + 0.34 * len(one.phases) + (0.22 * len(one.marks))
+                add(one.title, _tell_timeline(one), lambda f, s=one: _timeline(f, s), height)  # type: ignore[misc]
+            case Lines() if one.lines and one.at_s:
+                add(one.title, _tell_lines(one), lambda f, s=one: _lines(f, s, criterion))  # type: ignore[misc]
+            case _:
+                pass
+    return tuple(plots)
+
+
+# ------------------------------------------------------------------------------------------------ kinds
+
+
+def _distribution(figure: Figure, samples: Samples, criterion: Criterion | None) -> None:
+    axes = figure.add_subplot()
+    values = _finite(samples.values)
+    guides = _guides(criterion)
+    log = _logarithmic(values, guides, samples.log)
+    if values.size:
+        low, high = float(values.min()), float(values.max())
+        if low == high:
+            low, high = (low * 0.9, high * 1.1) if low else (-0.5, 0.5)
+        many = int(min(40, max(8, round(math.sqrt(values.size) * 1.6))))
+        edges = np.geomspace(low, high, many + 1) if log else np.linspace(low, high, many + 1)
+        edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+        axes.hist(values, bins=list(edges), color=SERIES[0], alpha=0.85, linewidth=0)
+    _value_axis(axes.xaxis, axes.set_xscale, samples.unit, log)
+    _whole(axes.yaxis)
+    axes.set_ylabel("trials")
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    for guide in guides:
+        axes.axvline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+    _pad(axes, values, guides, log, axis="x")
+    _legend(axes)
+
+
+def _run_order(figure: Figure, samples: Samples, criterion: Criterion | None) -> None:
+    axes = figure.add_subplot()
+    values = _finite(samples.values)
+    guides = [g for g in _guides(criterion) if g.name == "target"]
+    log = _logarithmic(values, guides, samples.log)
+    groups = samples.groups if len(samples.groups) == len(samples.values) else ()
+    names = list(dict.fromkeys(groups))[: len(SERIES)] or [""]
+    ceiling = max([float(values.max())] if values.size else [1.0], default=1.0)
+    ceiling = max([ceiling, *(g.value for g in guides)])
+    lost = [i + 1 for i, value in enumerate(samples.values) if value is None]
+    for position, name in enumerate(names):
+        points = [
+            (i + 1, v)
+            for i, v in enumerate(samples.values)
+            if v is not None
+            and (not groups or groups[i] == name or (position == 0 and groups[i] not in names))
+        ]
+        kept = _thin(points)
+        axes.plot(
+            [x for x, _ in kept],
+            [y for _, y in kept],
+            linestyle="none",
+            marker=_MARKERS[position],
+            markersize=3.2,
+            markeredgewidth=0,
+            color=SERIES[position],
+            alpha=0.85,
+            label=name or None,
+        )
+    if lost:
+        axes.plot(lost, [ceiling] * len(lost), linestyle="none", marker="x", color=BAD, label="timed out")
+    for guide in guides:
+        axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+    _value_axis(axes.yaxis, axes.set_yscale, samples.unit, log)
+    _whole(axes.xaxis)
+    axes.set_xlabel("trial")
+    axes.grid(axis="y", which="major")
+    axes.set_axisbelow(True)
+    _pad(axes, values, guides, log, axis="y")
+    _legend(axes)
+
+
+def _quantiles(figure: Figure, curves: Sequence[Quantiles], criterion: Criterion | None) -> None:
+    axes = figure.add_subplot()
+    guides = [g for g in _guides(criterion) if g.name != "estimate"]
+    everything = np.array([v for c in curves for v in c.values], dtype=float)
+    log = _logarithmic(everything, guides, None)
+    most = max(max((q for q in c.quantiles if q < 1), default=0.9) for c in curves)
+    for position, curve in enumerate(curves):
+        x = [_nines(min(q, most + (1 - most) / 2)) for q in curve.quantiles]
+        colour = SERIES[position % len(SERIES)]
+        axes.plot(
+            x,
+            curve.values,
+            color=colour,
+            linewidth=1.8,
+            label=curve.group,
+            linestyle=("-", "--")[position % 2],
+        )
+    for guide in guides:
+        axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+    ticks = [q for q in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if q <= most]
+    axes.xaxis.set_major_locator(FixedLocator([_nines(q) for q in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    names = {round(_nines(q), 6): f"{figures.percent_number(q * 100)} %" for q in ticks}
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: names.get(round(x, 6), "")))
+    axes.set_xlabel("share of the population at or below")
+    _value_axis(axes.yaxis, axes.set_yscale, curves[0].unit, log)
+    axes.grid(axis="both")
+    axes.set_axisbelow(True)
+    _pad(axes, everything, guides, log, axis="y")
+    _legend(axes)
+
+
+def _timeline(figure: Figure, line: TimeLine) -> None:
+    axes = figure.add_subplot()
+    rows = len(line.phases)
+    ends = [p.end_ms for p in line.phases] + [m.at_ms for m in line.marks]
+    begin, end = min([p.start_ms for p in line.phases] + [m.at_ms for m in line.marks]), max(ends)
+    span = (end - begin) or 1.0
+    for row, phase in enumerate(line.phases):
+        width = phase.end_ms - phase.start_ms
+        axes.barh(
+            row, max(width, span * 0.004), left=phase.start_ms, height=0.5, color=SERIES[row % len(SERIES)]
+        )
+        right = phase.end_ms <= begin + span * 0.62
+        axes.annotate(
+            f"{phase.name}  {figures.duration(width)}",
+            (phase.end_ms if right else phase.start_ms, row),
+            xytext=(5 if right else -5, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if right else "right",
+        )
+    for position, mark in enumerate(line.marks):
+        height = rows + position * 0.62
+        right = mark.at_ms <= begin + span * 0.62
+        axes.plot([mark.at_ms] * 2, [-0.6, height], color=MUTED, linewidth=0.8, linestyle=":")
+        axes.annotate(
+            f"{mark.name}  {figures.duration(mark.at_ms)}",
+            (mark.at_ms, height),
+            xytext=(5 if right else -5, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if right else "right",
+            color=MUTED,
+        )
+        axes.plot([mark.at_ms], [height], marker="o", markersize=3.5, color=INK, linestyle="none")
+    axes.set_ylim(rows - 0.3 + len(line.marks) * 0.62, -0.7)
+    axes.set_xlim(begin - span * 0.02, end + span * 0.05)
+    axes.yaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: figures.duration(x)))
+    axes.set_xlabel("since the fault")
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _lines(figure: Figure, chart: Lines, criterion: Criterion | None) -> None:
+    axes = figure.add_subplot()
+    for position, line in enumerate(chart.lines[: len(SERIES)]):
+        values = [math.nan if v is None else v for v in line.values][: len(chart.at_s)]
+        style = ("-", "--", "-.", ":")[position % 4]
+        axes.plot(
+            chart.at_s[: len(values)],
+            values,
+            color=SERIES[position],
+            linewidth=1.6,
+            linestyle=style,
+            label=line.name,
+        )
+    for mark in chart.marks:
+        axes.axvline(mark.at_ms / 1000, color=MUTED, linewidth=0.9, linestyle=":")
+    if criterion is not None and criterion.target is not None and criterion.unit == chart.unit:
+        guide = _guides(criterion)[0]
+        axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+    axes.set_xlabel("seconds since the start")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.quantity(y, chart.unit)))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if not any(v is not None and v < 0 for line in chart.lines for v in line.values):
+        axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    _legend(axes)
+
+
+# ---------------------------------------------------------------------------------------------- guides
+
+
+@dataclass(frozen=True)
+class _Guide:
+    name: str
+    value: float
+    label: str
+    colour: str
+    style: Any
+
+
+def _guides(criterion: Criterion | None) -> list[_Guide]:
+    """The lines of target, bound and estimate, where they are figures."""
+    if criterion is None:
+        return []
+    found: list[_Guide] = []
+    if criterion.target is not None and criterion.unit is not None:
+        found.append(
+            _Guide("target", criterion.target, f"target {figures.target(criterion)}", BAD, (0, (5, 2)))
+        )
+    if criterion.bound is not None:
+        level = f"{figures.share(criterion.confidence)} " if criterion.confidence is not None else ""
+        label = f"{level}bound {figures.quantity(criterion.bound, criterion.unit)}"
+        found.append(_Guide("bound", criterion.bound, label, INK, "-"))
+    if criterion.estimate is not None and criterion.estimate != criterion.bound:
+        label = f"{criterion.statistic or 'estimate'} {figures.quantity(criterion.estimate, criterion.unit)}"
+        found.append(_Guide("estimate", criterion.estimate, label, ACCENT, (0, (1, 1.5))))
+    return found
+
+
+def _finite(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([v for v in values if v is not None and math.isfinite(v)], dtype=np.float64)
+
+
+def _logarithmic(values: Any, guides: Sequence[_Guide], wish: bool | None) -> bool:
+    """A logarithmic axis when asked for or when the figures span more than a factor of 20; never with 0."""
+    figures_shown = [float(v) for v in values] + [g.value for g in guides]
+    if not figures_shown or min(figures_shown) <= 0:
+        return False
+    return wish if wish is not None else max(figures_shown) / min(figures_shown) > 20
+
+
+def _pad(axes: Any, values: Any, guides: Sequence[_Guide], log: bool, *, axis: str) -> None:
+    shown = [float(v) for v in values] + [g.value for g in guides]
+    if not shown:
+        return
+    low, high = min(shown), max(shown)
+    if log:
+        room = (high / low) ** 0.06 if high > low else 1.5
+        limits = (low / room, high * room)
+    else:
+        room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        floor = low - room
+        limits = (0.0 if low >= 0 and floor < low * 0.5 else floor, high + room)
+    (axes.set_xlim if axis == "x" else axes.set_ylim)(*limits)
+    if log:
+        decades = math.log10(limits[1] / limits[0])
+        target = axes.xaxis if axis == "x" else axes.yaxis
+        subs = (1.0,) if decades > 2.2 else ((1.0, 3.0) if decades > 1.1 else (1.0, 2.0, 5.0))
+        target.set_major_locator(LogLocator(subs=subs, numticks=8))
+
+
+def _value_axis(axis: Any, set_scale: Callable[[str], None], unit: str, log: bool) -> None:
+    if log:
+        set_scale("log")
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: figures.quantity(value, unit)))
+
+
+def _whole(axis: Any) -> None:
+    axis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: figures.number(value)))
+
+
+def _nines(quantile: float) -> float:
+    return -math.log10(max(1 - quantile, 1e-9))
+
+
+def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most `_MOST_DOTS` points: of each stretch its lowest and its highest, so that no extreme is lost."""
+    if len(points) <= _MOST_DOTS:
+        return list(points)
+    edges = np.linspace(0, len(points), _MOST_DOTS // 2 + 1).astype(int)
+    kept: list[tuple[int, float]] = []
+    for start, stop in pairwise(edges.tolist()):
+        part = points[start:stop]
+        kept.extend({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
+    return sorted(kept)
+
+
+def _legend(axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        axes.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=2,
+            fontsize=8.5,
+            handlelength=1.8,
+            columnspacing=1.2,
+            borderaxespad=0.2,
+        )
+
+
+# ----------------------------------------------------------------------------------------------- words
+
+
+def _tell_samples(samples: Samples, criterion: Criterion | None) -> str:
+    values = _finite(samples.values)
+    lost = sum(v is None for v in samples.values)
+    text = f"{figures.plural(len(samples.values), 'trial')}"
+    if values.size:
+        middle = figures.quantity(float(np.median(values)), samples.unit)
+        least, most = (figures.quantity(float(v), samples.unit) for v in (values.min(), values.max()))
+        text += f": from {least} to {most}, median {middle}"
+    if lost:
+        text += f", {lost} timed out"
+    if criterion is not None and criterion.target is not None:
+        worse = "above" if criterion.direction in {Direction.AT_MOST, Direction.BELOW} else "beyond"
+        text += f"; target {figures.target(criterion)}"
+        if criterion.exceedances is not None:
+            text += f", {criterion.exceedances} {worse} it"
+    return text + "."
+
+
+def _tell_quantiles(curve: Quantiles) -> str:
+    pairs = dict(zip(curve.quantiles, curve.values, strict=False))
+    told = [
+        f"{figures.percent_number(q * 100)} % at or below {figures.quantity(pairs[q], curve.unit)}"
+        for q in (0.5, 0.99, 0.999)
+        if q in pairs
+    ]
+    name = f"{curve.group}: " if curve.group else ""
+    return f"{name}{figures.plural(curve.count, 'value')}, {', '.join(told) or 'as a curve'}."
+
+
+def _tell_timeline(line: TimeLine) -> str:
+    steps = [
+        f"{p.name} from {figures.duration(p.start_ms)} to {figures.duration(p.end_ms)}" for p in line.phases
+    ]
+    return "; ".join(steps) + "."
+
+
+def _tell_lines(chart: Lines) -> str:
+    told = []
+    for line in chart.lines:
+        values = [v for v in line.values if v is not None]
+        if values:
+            low, high = (figures.quantity(v, chart.unit) for v in (min(values), max(values)))
+            told.append(f"{line.name} between {low} and {high}")
+    return "; ".join(told) + "."

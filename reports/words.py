@@ -1,0 +1,105 @@
+"""The answer in words: what the report says first, in HTML, Markdown and JUnit alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reports import figures, grading
+from reports.model import Criterion, Report, Verdict
+
+_URGENCY = {
+    Verdict.FAIL: 0,
+    Verdict.VOID: 1,
+    Verdict.INCONCLUSIVE: 2,
+    Verdict.NOT_MEASURED: 3,
+    Verdict.PASS: 4,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`headline` is the gate's verdict; `release` answers *can we release?* for the whole catalogue."""
+
+    headline: str
+    detail: str
+    release: str
+    release_detail: str
+
+
+def answer(report: Report) -> Answer:
+    """The first words of a report."""
+    match report.release.verdict:
+        case Verdict.PASS:
+            release = "Yes."
+        case Verdict.FAIL:
+            release = "No."
+        case _:
+            release = "Not proven by this run."
+    return Answer(_headline(report), _sentence(report.reason), release, _sentence(report.release.reason))
+
+
+def _headline(report: Report) -> str:
+    gate = f"The {report.run.profile} gate"
+    match report.verdict:
+        case Verdict.PASS:
+            return f"{gate} passes"
+        case Verdict.FAIL:
+            return f"{gate} fails"
+        case Verdict.INCONCLUSIVE:
+            return f"{gate} is undecided"
+        case Verdict.VOID:
+            return "This run does not count"
+        case Verdict.NOT_MEASURED:
+            return "Nothing was measured"
+
+
+def scope(report: Report) -> str:
+    """What the gate's verdict and grade speak about; stands wherever they stand."""
+    coverage = report.coverage
+    planned = figures.plural(coverage.criteria_planned, "planned criterion", "planned criteria")
+    return (
+        f"{coverage.criteria_passed} of {planned} passed, "
+        f"in {coverage.planned} of the {coverage.rows} rows of the catalogue"
+    )
+
+
+def to_do(report: Report) -> tuple[Criterion, ...]:
+    """Planned criteria that did not pass, and whatever else failed; the most urgent first."""
+    wanted = [
+        c
+        for c in report.criteria
+        if (c.planned and not grading.passes(c)) or (not c.planned and c.verdict is Verdict.FAIL)
+    ]
+    return tuple(sorted(wanted, key=lambda c: (not c.planned, _URGENCY[c.verdict])))
+
+
+def why(criterion: Criterion) -> str:
+    """Why its verdict is what it is, in a sentence."""
+    text = criterion.reason or f"{figures.WORDS[criterion.verdict].lower()}; no reason was given"
+    if criterion.verdict is Verdict.INCONCLUSIVE and criterion.trials_to_decide:
+        text += f"; about {figures.plural(criterion.trials_to_decide, 'more trial')} would decide"
+    return _sentence(text)
+
+
+def measured(report: Report) -> tuple[Criterion, ...]:
+    """Criteria with a certificate: whatever was planned or has evidence."""
+    return tuple(c for c in report.criteria if c.planned or c.verdict is not Verdict.NOT_MEASURED)
+
+
+def unmeasured(report: Report) -> tuple[Criterion, ...]:
+    """The rest, listed plainly."""
+    return tuple(c for c in report.criteria if not c.planned and c.verdict is Verdict.NOT_MEASURED)
+
+
+def title_of(report: Report) -> str:
+    return (
+        f"{figures.WORDS[report.verdict]}: {report.run.profile} on {report.run.environment}, {report.run.id}"
+    )
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    if not text:
+        return text
+    first = text if text[:2].isupper() else text[:1].upper() + text[1:]
+    return first if first.endswith((".", "!", "?")) else first + "."
