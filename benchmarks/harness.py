@@ -18,7 +18,7 @@ OUT: Final = Path(__file__).parent / "out"
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `latest.jsonl`.
 
-    `ratio` is baseline / ours, so that more than 1 means better for what should be small; None without a baseline.
+    `ratio` is baseline / ours: more than 1 is better where small is good. None without a baseline.
     """
 
     bench: str

@@ -22,16 +22,11 @@ from services.agent.directory import (
     run_folder,
 )
 from services.agent.errors import CallError, Code
-from services.agent.wire import pack, unpack, unpack_as
+from services.agent.hostd_ask import ask_hostd
+from services.agent.wire import pack, unpack
 from services.registry.model import Resolution
 
 MAX_CHANNELS: Final = 256
-
-
-class ResolveRequest(msgspec.Struct, frozen=True):
-    """Body of hostd's `resolve`."""
-
-    name: str
 
 
 class _Link:
@@ -115,7 +110,8 @@ class Client:
             return self._directory.target(agent, inflight)
         except NoView:
             try:
-                answer = await self._ask_hostd(agent, due)
+                left_s = max(0.001, due - asyncio.get_running_loop().time())
+                answer = await ask_hostd(self._directory.run, agent, self._scratch, timeout_s=left_s)
                 self._directory.remember(answer)
             except CallError as error:
                 last = self._directory.last_good(agent)
@@ -123,19 +119,6 @@ class Client:
                     raise
                 answer = last
             return self._directory.target(agent, inflight, answer)
-
-    async def _ask_hostd(self, agent: str, due: float) -> Resolution:
-        timeout_s = max(0.001, due - asyncio.get_running_loop().time())
-        channel = await open_unix(self._directory.run / "hostd.sock", self._scratch, timeout_s=timeout_s)
-        try:
-            body = pack(ResolveRequest(agent))
-            return unpack_as(await channel.request("hostd", "resolve", body, timeout_s=timeout_s), Resolution)
-        except CallError as error:
-            if error.code == Code.NOT_FOUND:
-                raise
-            raise CallError(Code.UNAVAILABLE, f"cannot resolve {agent}: {error}") from None
-        finally:
-            channel.close()
 
     async def _send(
         self, target: Target, agent: str, method: str, body: msgspec.Raw, due: float

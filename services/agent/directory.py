@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from services.agent.errors import CallError, Code
-from services.registry.model import Resolution, SnapshotError, Transport, UnknownAgent
+from services.registry.model import Instance, Resolution, SnapshotError, Transport, UnknownAgent
 from services.routing.choice import NoInstance, choose
 
 MAX_REMEMBERED: Final = 4096
@@ -85,16 +85,20 @@ class Directory:
         """What hostd or the snapshot said last, marked stale."""
         return self._remembered.get(name) or self._view.last_good(name)
 
-    def target(self, name: str, inflight: Mapping[str, int], known: Resolution | None = None) -> Target:
-        """The socket for a call to `name`, resolved as `known` says or by the snapshot.
+    def instance(self, name: str, inflight: Mapping[str, int], known: Resolution | None = None) -> Instance:
+        """The instance for a call to `name`, resolved as `known` says or by the snapshot.
 
         Raises `CallError` (`not-found`, `unavailable`) or `NoView`.
         """
         resolution = known if known is not None else self.resolve(name)
         try:
-            instance = choose(resolution, self.host, inflight)
+            return choose(resolution, self.host, inflight)
         except NoInstance as error:
             raise CallError(Code.UNAVAILABLE, str(error)) from None
+
+    def target(self, name: str, inflight: Mapping[str, int], known: Resolution | None = None) -> Target:
+        """The socket for a call to `name`. Raises as `instance` does."""
+        instance = self.instance(name, inflight, known)
         direct = instance.host == self.host and instance.transport is Transport.UNIX
         socket = self.run / "agents" / f"{name}.sock" if direct else self.run / "gateway.sock"
         return Target(socket, instance.host, instance.incarnation if direct else 0, instance.idempotent)

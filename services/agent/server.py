@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,11 +17,11 @@ from services.agent.connection import Deadlines, FrameConnection, Scratch
 from services.agent.errors import AgentError, CallError, Code
 from services.agent.metrics import OTHER, CallMetrics
 from services.agent.sdk import Agent, Method, call_deadline, methods_of
+from services.agent.sockets import UnixListener, listen_unix
 from services.agent.wire import Failure, Message, Reply, Request, encode, pack
 
 DRAIN_LIMIT_S: Final = 5.0
 MAX_CONNECTIONS: Final = 512
-MAX_SOCKET_PATH_BYTES: Final = 107
 DEADLINE_LIMIT_MS: Final = 3_600_000
 
 log = logging.getLogger("threenines.agent")
@@ -99,8 +98,7 @@ class AgentServer:
         self._drain_limit_s = drain_limit_s
         self._calls: set[_Call] = set()
         self._connections: set[_ServerConnection] = set()
-        self._listener: asyncio.Server | None = None
-        self._inode = -1
+        self._listener: UnixListener | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._builtin: dict[str, Callable[[], object]] = {
@@ -125,17 +123,7 @@ class AgentServer:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop, self._expire)
         await self.agent.on_start()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{os.getpid():x}")
-        for path in (self.path, temporary):
-            if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-                raise OSError(f"{path}: longer than the {MAX_SOCKET_PATH_BYTES} bytes of a socket's path")
-        temporary.unlink(missing_ok=True)
-        self._listener = await self._loop.create_unix_server(
-            lambda: _ServerConnection(self), str(temporary), backlog=256
-        )
-        self._inode = temporary.stat().st_ino
-        temporary.rename(self.path)
+        self._listener = await listen_unix(self.path, lambda: _ServerConnection(self))
         self.state = ServerState.UP
 
     async def stop(self) -> None:
@@ -143,7 +131,6 @@ class AgentServer:
         if self.state in (ServerState.DRAINING, ServerState.STOPPED):
             return
         self.state = ServerState.DRAINING
-        self._remove_socket()
         if self._listener is not None:
             self._listener.close()
         try:
@@ -274,14 +261,6 @@ class AgentServer:
         call.answered = True
         self.metrics.count(call.method, code, self._loop.time() - call.began)
         call.connection.send(encode(Failure(call.id, code, message)))
-
-    def _remove_socket(self) -> None:
-        # A successor may have taken the name already.
-        try:
-            if self.path.stat().st_ino == self._inode:
-                self.path.unlink()
-        except FileNotFoundError:
-            pass
 
 
 def _one_line(error: BaseException, limit: int = 300) -> str:
