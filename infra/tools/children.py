@@ -33,7 +33,8 @@ EXPLANATIONS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         ),
         (
             r"no such host|temporary failure (in name resolution|resolving)|could not resolve|"
-            r"name or service not known|network is unreachable|no route to host|connection (refused|reset|timed out)|i/o timeout|"
+            r"name or service not known|network is unreachable|no route to host|"
+            r"connection (refused|reset|timed out)|i/o timeout|"
             r"dial tcp|tls handshake timeout|NewConnectionError|ReadTimeoutError|ConnectTimeoutError|"
             r"cannot connect to proxy|unexpected EOF|failed to fetch",
             "a download failed, the network may be gone",

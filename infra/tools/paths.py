@@ -26,8 +26,11 @@ class ToolMissing(LookupError):
     """A tool is neither in `.tools/bin` nor, in a fitting version, on PATH."""
 
     def __init__(self, name: str, what: str = "is not there") -> None:
-        super().__init__(f"tools: {name} {what}; run make setup")
         self.name = name
+        self.where = "tools"
+        self.what = f"{name} {what}"
+        self.mend = "run make setup"
+        super().__init__(f"{self.where}: {self.what}; {self.mend}")
 
 
 def tool_path(name: str) -> Path:

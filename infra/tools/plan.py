@@ -92,7 +92,7 @@ def _python_steps(layout: Layout, children: Children) -> tuple[Step, ...]:
 
 
 def _go_steps(layout: Layout, children: Children, units: tuple[Unit, ...]) -> tuple[Step, ...]:
-    """The builds, one at a time (each uses every processor); the largest last, its sources fetched meanwhile."""
+    """The builds, one at a time (each uses every processor); the largest last, its sources fetched first."""
     if not units:
         return ()
     go = Go(oldest_go(layout.modules, units), layout.go / "bin" / "go")

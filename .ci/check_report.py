@@ -1,0 +1,76 @@
+"""Checks that a run's folder holds a whole report: `python .ci/check_report.py reports/out/latest`.
+
+The JSON must meet the checked-in schema and hold every row of the requirement catalogue that the schema
+knows, JUnit must parse and agree with it in number, HTML and Markdown must be there and not refer to
+anything outside. Exit status: 0 whole, 1 not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import jsonschema
+
+SCHEMA = Path(__file__).resolve().parents[1] / "reports" / "schema" / "report.schema.json"
+OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", re.IGNORECASE)
+LEAST_HTML_BYTES = 10_000
+LEAST_MARKDOWN_BYTES = 500
+
+
+def problems_of(folder: Path, schema: Path = SCHEMA) -> list[str]:
+    """What is wrong with the report in `folder`, a line each."""
+    problems: list[str] = []
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        rules = json.loads(schema.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return [f"report.json or its schema cannot be read: {error}"]
+    validator = jsonschema.validators.validator_for(rules)(rules)
+    for error in validator.iter_errors(report):
+        problems.append(
+            f"report.json: {'/'.join(str(p) for p in error.absolute_path)}: {error.message[:200]}"
+        )
+    criteria = report.get("criteria", []) if isinstance(report, dict) else []
+    if not any(isinstance(c, dict) and c.get("evidence") == "measured" for c in criteria):
+        problems.append("report.json: no criterion was measured")
+    problems += _junit_problems(folder / "junit.xml")
+    for name, least in (("report.html", LEAST_HTML_BYTES), ("report.md", LEAST_MARKDOWN_BYTES)):
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{name} cannot be read: {error}")
+            continue
+        if len(text.encode()) < least:
+            problems.append(f"{name} has {len(text.encode())} bytes, that is no report")
+        if name.endswith(".html") and OUTSIDE.search(text):
+            problems.append(f"{name} loads something from outside: {OUTSIDE.search(text)}")
+    return problems
+
+
+def _junit_problems(file: Path) -> list[str]:
+    try:
+        root = ET.parse(file).getroot()  # noqa: S314 (our own file)
+    except (OSError, ET.ParseError) as error:
+        return [f"junit.xml cannot be read: {error}"]
+    if root.tag not in {"testsuites", "testsuite"}:
+        return [f"junit.xml begins with <{root.tag}>"]
+    return [] if root.iter("testcase") and any(root.iter("testcase")) else ["junit.xml holds no test case"]
+
+
+def main(arguments: list[str]) -> int:
+    """Print what is wrong, if anything."""
+    folder = Path(arguments[0]) if arguments else Path("reports/out/latest")
+    problems = problems_of(folder)
+    for problem in problems:
+        print(f"threenines: report: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{folder.resolve().name}: the report is whole")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
