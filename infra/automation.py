@@ -1,0 +1,300 @@
+"""Brings a stack up and down through Pulumi's Automation API, with the program of `infra.program` inline.
+
+result = up(load_environment(), on_event=print)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from pulumi import automation
+from pulumi.automation.events import EngineEvent, StepEventMetadata
+
+from infra.plan import Environment, StackPlan, plan
+from infra.program import program
+from infra.project import Layout, ProjectError, StackBusy, exclusive, pending_operations, prepare, variables
+from infra.substrates import open_substrate
+from infra.tools.paths import tool_path
+from infra.topology import Problem, load_fleet
+
+PARALLEL = 16
+
+
+class StepKind(StrEnum):
+    """What happened to a resource."""
+
+    STARTED = "started"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a deployment. `total` is the number of resources, `done` how many are finished."""
+
+    resource: str
+    step: str
+    kind: StepKind
+    done: int
+    total: int
+    detail: str = ""
+
+
+class UpResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment did: names of resources by step ("create", "update", …), and where things are."""
+
+    changed: dict[str, tuple[str, ...]]
+    same: int
+    hosts: dict[str, str]
+    prometheus: dict[str, str]
+    hostd: dict[str, str]
+    duration_s: float
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether there was nothing to do."""
+        return not self.changed
+
+
+class PreviewResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment would do."""
+
+    changed: dict[str, tuple[str, ...]]
+    same: int
+
+
+class DeploymentError(Exception):
+    """A deployment that did not come to its end; `problems` names each resource that failed and why."""
+
+    exit_status = 3
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+OnEvent = Callable[[Progress], None]
+
+
+def planned(environment: Environment) -> StackPlan:
+    """The plan of the environment's fleet. Raises TopologyError."""
+    return plan(load_fleet(environment.fleet), environment)
+
+
+def up(environment: Environment, on_event: OnEvent | None = None) -> UpResult:
+    """Makes the stack what its fleet and configuration say; mends what has drifted.
+
+    Raises TopologyError, StackBusy, ProjectError, DeploymentError.
+    """
+    stack_plan = planned(environment)
+    # One for the engine's own resource that stands for the stack.
+    watcher = _Watcher(on_event, 1 + len(stack_plan.hosts) + len(stack_plan.units) + len(stack_plan.agents))
+    started = time.monotonic()
+    with _stack(environment) as stack:
+        with _told(watcher):
+            result = stack.up(parallel=PARALLEL, color="never", refresh=True, on_event=watcher)
+        outputs = {key: output.value for key, output in result.outputs.items()}
+    return UpResult(
+        changed=watcher.changed,
+        same=watcher.same,
+        hosts=outputs.get("hosts", {}),
+        prometheus=outputs.get("prometheus", {}),
+        hostd=outputs.get("hostd", {}),
+        duration_s=time.monotonic() - started,
+    )
+
+
+def preview(environment: Environment, on_event: OnEvent | None = None) -> PreviewResult:
+    """What `up` would do; changes nothing. Raises as `up`."""
+    watcher = _Watcher(on_event, len(planned(environment).agents))
+    with _stack(environment) as stack, _told(watcher):
+        stack.preview(parallel=PARALLEL, color="never", refresh=True, on_event=watcher)
+    return PreviewResult(changed=watcher.changed, same=watcher.same)
+
+
+def refresh(environment: Environment, on_event: OnEvent | None = None) -> PreviewResult:
+    """Looks at what is there and records it; `changed` is what has drifted. Raises as `up`."""
+    watcher = _Watcher(on_event, len(planned(environment).agents))
+    with _stack(environment) as stack, _told(watcher):
+        stack.refresh(parallel=PARALLEL, color="never", on_event=watcher)
+    return PreviewResult(changed=watcher.changed, same=watcher.same)
+
+
+def down(environment: Environment, on_event: OnEvent | None = None) -> tuple[str, ...]:
+    """Removes the stack with everything on it; only the state directory stays.
+
+    Answers with what had to be removed beside the engine's own resources (leftovers of a crash).
+    Raises StackBusy, ProjectError, DeploymentError, SubstrateError.
+    """
+    layout = Layout(environment)
+    if not layout.root.is_dir():
+        return _sweep(environment)
+    watcher = _Watcher(on_event, 0)
+    with _stack(environment) as stack, _told(watcher):
+        stack.destroy(parallel=PARALLEL, color="never", refresh=False, on_event=watcher)
+    return _sweep(environment)
+
+
+def _sweep(environment: Environment) -> tuple[str, ...]:
+    substrate = open_substrate(environment)
+    try:
+        return substrate.sweep()
+    finally:
+        substrate.close()
+
+
+@contextlib.contextmanager
+def _stack(environment: Environment) -> Iterator[automation.Stack]:
+    """The stack, held exclusively, with what a killed engine left behind cleared."""
+    layout = prepare(environment)
+    with exclusive(layout):
+        workspace = automation.LocalWorkspace(
+            work_dir=str(layout.inline),
+            program=program,
+            env_vars=variables(layout),
+            pulumi_command=_command(),
+        )
+        stack = automation.Stack.create_or_select(environment.stack, workspace)
+        if pending_operations(layout):
+            # Every create of ours adopts what is there, so an operation cut short is simply repeated.
+            deployment = stack.export_stack()
+            content: dict[str, Any] = dict(deployment.deployment or {})
+            content.pop("pending_operations", None)
+            stack.import_stack(automation.Deployment(deployment.version, content))
+        yield stack
+
+
+def _command() -> automation.PulumiCommand:
+    """The engine's program, found by us: never one that the API would download."""
+    found = tool_path("pulumi")
+    return automation.PulumiCommand(root=str(found.parent.parent) if found.parent.name == "bin" else None)
+
+
+@contextlib.contextmanager
+def _told(watcher: _Watcher) -> Iterator[None]:
+    """Turns the engine's failures into ours."""
+    try:
+        yield
+    except automation.ConcurrentUpdateError as error:
+        raise StackBusy("stack", f"is locked by another engine ({error.name})", "wait for it") from None
+    except automation.CommandError as error:
+        problems = watcher.problems or (_unexplained(str(error)),)
+        raise DeploymentError(problems) from None
+
+
+def _unexplained(text: str) -> Problem:
+    lines = [line.strip() for line in text.splitlines() if "error:" in line]
+    what = lines[-1].partition("error:")[2].strip() if lines else " ".join(text.split())[-300:]
+    return Problem("pulumi", what or "failed", "see the text before this line")
+
+
+class _Watcher:
+    """Listens to the engine: counts, collects errors, tells the caller in typed events."""
+
+    def __init__(self, on_event: OnEvent | None, total: int) -> None:
+        self._on_event = on_event
+        self._total = total
+        self._done: set[str] = set()
+        self._changed: dict[str, list[str]] = {}
+        self._problems: dict[str, Problem] = {}
+        self.same = 0
+
+    @property
+    def changed(self) -> dict[str, tuple[str, ...]]:
+        """Names of the resources that a step other than "same" finished, by step."""
+        return {step: tuple(sorted(names)) for step, names in sorted(self._changed.items())}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Why it failed, resource by resource."""
+        return tuple(self._problems.values())
+
+    def __call__(self, event: EngineEvent) -> None:
+        """Takes an event from the engine's stream."""
+        if event.resource_pre_event is not None:
+            self._tell(event.resource_pre_event.metadata, StepKind.STARTED)
+        elif event.res_outputs_event is not None:
+            self._finished(event.res_outputs_event.metadata)
+        elif event.res_op_failed_event is not None:
+            self._tell(event.res_op_failed_event.metadata, StepKind.FAILED)
+        elif event.diagnostic_event is not None and event.diagnostic_event.severity == "error":
+            self._failed(event.diagnostic_event.urn or "", event.diagnostic_event.message)
+
+    def _finished(self, metadata: StepEventMetadata) -> None:
+        name, step = _name(metadata.urn), str(metadata.op.value)
+        if metadata.type == "pulumi:pulumi:Stack":
+            return
+        if step in ("same", "read"):
+            self.same += 1
+        elif step == "refresh":
+            if metadata.diffs or (metadata.new is None) or _outputs_differ(metadata):
+                self._changed.setdefault("drift", []).append(name)
+            return
+        else:
+            self._changed.setdefault(step, []).append(name)
+        self._done.add(name)
+        self._tell(metadata, StepKind.DONE)
+
+    def _tell(self, metadata: StepEventMetadata, kind: StepKind) -> None:
+        if self._on_event is None or metadata.type == "pulumi:pulumi:Stack":
+            return
+        done = len(self._done)
+        self._on_event(
+            Progress(
+                resource=_name(metadata.urn),
+                step=str(metadata.op.value),
+                kind=kind,
+                done=done,
+                total=max(self._total, done),
+            )
+        )
+
+    def _failed(self, urn: str, message: str) -> None:
+        text = " ".join(re.sub(r"<\{%[^%]*%\}>", "", message).split())
+        name = _name(urn) if urn else "stack"
+        if "Exception calling application: " in text:
+            text = text.partition("Exception calling application: ")[2]
+        elif text in ("update failed", "preview failed", "destroy failed") or "resource plugin" in text:
+            return
+        text = re.sub(r"^threenines: ", "", text)
+        self._problems.setdefault(f"{name} {text}", _problem(name, text))
+
+
+def _problem(name: str, text: str) -> Problem:
+    """An error of ours again as its three parts: it crossed the engine as one line."""
+    where, colon, rest = text.partition(": ")
+    what, semicolon, mend = rest.rpartition("; ")
+    if colon and semicolon and len(where) < 200:
+        return Problem(where, what, mend)
+    return Problem(name, text[:1000], "see the log of that unit, then run it again")
+
+
+def _outputs_differ(metadata: StepEventMetadata) -> bool:
+    old = metadata.old.outputs if metadata.old is not None else None
+    new = metadata.new.outputs if metadata.new is not None else None
+    return old != new
+
+
+def _name(urn: str) -> str:
+    return urn.rpartition("::")[2]
+
+
+__all__ = [
+    "DeploymentError",
+    "PreviewResult",
+    "Progress",
+    "ProjectError",
+    "StackBusy",
+    "StepKind",
+    "UpResult",
+    "down",
+    "planned",
+    "preview",
+    "refresh",
+    "up",
+]
