@@ -16,10 +16,10 @@ import msgspec
 from pulumi import automation
 from pulumi.automation.events import EngineEvent, StepEventMetadata
 
+from infra import substrates
 from infra.plan import Environment, StackPlan, plan
 from infra.program import program
 from infra.project import Layout, ProjectError, StackBusy, exclusive, pending_operations, prepare, variables
-from infra.substrates import open_substrate
 from infra.tools.paths import tool_path
 from infra.topology import Problem, load_fleet
 
@@ -92,8 +92,7 @@ def up(environment: Environment, on_event: OnEvent | None = None) -> UpResult:
     Raises TopologyError, StackBusy, ProjectError, DeploymentError.
     """
     stack_plan = planned(environment)
-    # One for the engine's own resource that stands for the stack.
-    watcher = _Watcher(on_event, 1 + len(stack_plan.hosts) + len(stack_plan.units) + len(stack_plan.agents))
+    watcher = _Watcher(on_event, _size(stack_plan))
     started = time.monotonic()
     with _stack(environment) as stack:
         with _told(watcher):
@@ -111,7 +110,7 @@ def up(environment: Environment, on_event: OnEvent | None = None) -> UpResult:
 
 def preview(environment: Environment, on_event: OnEvent | None = None) -> PreviewResult:
     """What `up` would do; changes nothing. Raises as `up`."""
-    watcher = _Watcher(on_event, len(planned(environment).agents))
+    watcher = _Watcher(on_event, _size(planned(environment)))
     with _stack(environment) as stack, _told(watcher):
         stack.preview(parallel=PARALLEL, color="never", refresh=True, on_event=watcher)
     return PreviewResult(changed=watcher.changed, same=watcher.same)
@@ -119,7 +118,7 @@ def preview(environment: Environment, on_event: OnEvent | None = None) -> Previe
 
 def refresh(environment: Environment, on_event: OnEvent | None = None) -> PreviewResult:
     """Looks at what is there and records it; `changed` is what has drifted. Raises as `up`."""
-    watcher = _Watcher(on_event, len(planned(environment).agents))
+    watcher = _Watcher(on_event, _size(planned(environment)))
     with _stack(environment) as stack, _told(watcher):
         stack.refresh(parallel=PARALLEL, color="never", on_event=watcher)
     return PreviewResult(changed=watcher.changed, same=watcher.same)
@@ -140,8 +139,12 @@ def down(environment: Environment, on_event: OnEvent | None = None) -> tuple[str
     return _sweep(environment)
 
 
+def _size(stack_plan: StackPlan) -> int:
+    return len(stack_plan.hosts) + len(stack_plan.units) + len(stack_plan.agents)
+
+
 def _sweep(environment: Environment) -> tuple[str, ...]:
-    substrate = open_substrate(environment)
+    substrate = substrates.open_substrate(environment)
     try:
         return substrate.sweep()
     finally:
@@ -200,7 +203,7 @@ class _Watcher:
         self._on_event = on_event
         self._total = total
         self._done: set[str] = set()
-        self._changed: dict[str, list[str]] = {}
+        self._changed: dict[str, set[str]] = {}
         self._problems: dict[str, Problem] = {}
         self.same = 0
 
@@ -227,21 +230,17 @@ class _Watcher:
 
     def _finished(self, metadata: StepEventMetadata) -> None:
         name, step = _name(metadata.urn), str(metadata.op.value)
-        if metadata.type == "pulumi:pulumi:Stack":
+        if _is_internal(metadata) or step == "refresh":
             return
         if step in ("same", "read"):
             self.same += 1
-        elif step == "refresh":
-            if metadata.diffs or (metadata.new is None) or _outputs_differ(metadata):
-                self._changed.setdefault("drift", []).append(name)
-            return
         else:
-            self._changed.setdefault(step, []).append(name)
+            self._changed.setdefault(step, set()).add(name)
         self._done.add(name)
         self._tell(metadata, StepKind.DONE)
 
     def _tell(self, metadata: StepEventMetadata, kind: StepKind) -> None:
-        if self._on_event is None or metadata.type == "pulumi:pulumi:Stack":
+        if self._on_event is None or _is_internal(metadata):
             return
         done = len(self._done)
         self._on_event(
@@ -274,10 +273,9 @@ def _problem(name: str, text: str) -> Problem:
     return Problem(name, text[:1000], "see the log of that unit, then run it again")
 
 
-def _outputs_differ(metadata: StepEventMetadata) -> bool:
-    old = metadata.old.outputs if metadata.old is not None else None
-    new = metadata.new.outputs if metadata.new is not None else None
-    return old != new
+def _is_internal(metadata: StepEventMetadata) -> bool:
+    """Whether it is one of the engine's own resources: the stack, the provider."""
+    return metadata.type.startswith("pulumi:")
 
 
 def _name(urn: str) -> str:
