@@ -9,6 +9,7 @@ from reports.model import Criterion, Direction, Verdict
 
 DASH = "–"
 _TIME_MS = {"us": 0.001, "µs": 0.001, "ms": 1.0, "s": 1000.0}
+SCALED_UNITS = frozenset({*_TIME_MS, "%"})
 _RELATION = {
     Direction.AT_MOST: "≤",
     Direction.BELOW: "<",

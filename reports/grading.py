@@ -255,7 +255,7 @@ def judge_release(
     failed = [c.title for c in categories if c.verdict is Verdict.FAIL]
     if regressions or failed:
         what = (
-            f"{_named(failed)} below threshold"
+            f"{_named(failed)} cannot reach the threshold any more"
             if failed
             else f"{_named([r.id for r in regressions])} regressed"
         )

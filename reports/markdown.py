@@ -21,7 +21,7 @@ def render(report: Report) -> str:
     if run.synthetic:
         lines += ["> **Made-up data**: a test fixture, not a run.", ""]
     lines += [
-        f"{escape(answer.detail)} {escape(words.scope(report))}.",
+        f"{escape(answer.detail)} {escape(words.scope(report))}",
         "",
         f"**Can we release?** {answer.release} {escape(answer.release_detail)}",
         "",

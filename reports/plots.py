@@ -50,8 +50,14 @@ def draw(series: Sequence[Series], criterion: Criterion | None, prefix: str) -> 
         match one:
             case Samples() if one.values:
                 alt = _tell_samples(one, criterion)
-                add(f"{one.title}: distribution", alt, lambda f, s=one: _distribution(f, s, criterion))  # type: ignore[misc]
-                add(f"{one.title}: in the order run", alt, lambda f, s=one: _run_order(f, s, criterion))  # type: ignore[misc]
+                own = criterion is not None and one.title == criterion.title
+                spread, order = (
+                    ("Distribution", "In the order run")
+                    if own
+                    else (f"{one.title}: distribution", f"{one.title}: in the order run")
+                )
+                add(spread, alt, lambda f, s=one: _distribution(f, s, criterion))  # type: ignore[misc]
+                add(order, alt, lambda f, s=one: _run_order(f, s, criterion))  # type: ignore[misc]
             case TimeLine() if one.phases:
                 height = 1.0 + 0.34 * len(one.phases) + (0.22 * len(one.marks))
                 add(one.title, _tell_timeline(one), lambda f, s=one: _timeline(f, s), height)  # type: ignore[misc]
@@ -150,7 +156,7 @@ def _quantiles(figure: Figure, curves: Sequence[Quantiles], criterion: Criterion
         )
     for guide in guides:
         axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
-    ticks = [q for q in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if q <= most]
+    ticks = [q for q in (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if q <= most]
     axes.xaxis.set_major_locator(FixedLocator([_nines(q) for q in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
     names = {round(_nines(q), 6): f"{figures.percent_number(q * 100)} %" for q in ticks}
@@ -227,8 +233,12 @@ def _lines(figure: Figure, chart: Lines, criterion: Criterion | None) -> None:
         guide = _guides(criterion)[0]
         axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
     axes.set_xlabel("seconds since the start")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.quantity(y, chart.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    if chart.unit in figures.SCALED_UNITS:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.quantity(y, chart.unit)))
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.number(y)))
+        axes.set_ylabel(chart.unit)
     if not any(v is not None and v < 0 for line in chart.lines for v in line.values):
         axes.set_ylim(bottom=0)
     axes.grid(axis="y")

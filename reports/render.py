@@ -118,6 +118,7 @@ def _environment() -> Environment:
         target=figures.target,
         plural=figures.plural,
         why=words.why,
+        sentence=words.sentence,
         anchor=lambda identifier: "c-" + "".join(c if c.isalnum() else "-" for c in identifier.lower()),
     )
     environment.globals.update(

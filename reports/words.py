@@ -35,7 +35,7 @@ def answer(report: Report) -> Answer:
             release = "No."
         case _:
             release = "Not proven by this run."
-    return Answer(_headline(report), _sentence(report.reason), release, _sentence(report.release.reason))
+    return Answer(_headline(report), sentence(report.reason), release, sentence(report.release.reason))
 
 
 def _headline(report: Report) -> str:
@@ -56,11 +56,13 @@ def _headline(report: Report) -> str:
 def scope(report: Report) -> str:
     """What the gate's verdict and grade speak about; stands wherever they stand."""
     coverage = report.coverage
-    planned = figures.plural(coverage.criteria_planned, "planned criterion", "planned criteria")
-    return (
-        f"{coverage.criteria_passed} of {planned} passed, "
-        f"in {coverage.planned} of the {coverage.rows} rows of the catalogue"
+    plan = (
+        f"The plan covers {coverage.planned} of the {figures.plural(coverage.rows, 'row')} of the catalogue."
     )
+    if report.verdict is Verdict.PASS:
+        return plan
+    planned = figures.plural(coverage.criteria_planned, "planned criterion", "planned criteria")
+    return f"{coverage.criteria_passed} of {planned} passed. {plan}"
 
 
 def to_do(report: Report) -> tuple[Criterion, ...]:
@@ -78,7 +80,7 @@ def why(criterion: Criterion) -> str:
     text = criterion.reason or f"{figures.WORDS[criterion.verdict].lower()}; no reason was given"
     if criterion.verdict is Verdict.INCONCLUSIVE and criterion.trials_to_decide:
         text += f"; about {figures.plural(criterion.trials_to_decide, 'more trial')} would decide"
-    return _sentence(text)
+    return sentence(text)
 
 
 def measured(report: Report) -> tuple[Criterion, ...]:
@@ -97,9 +99,11 @@ def title_of(report: Report) -> str:
     )
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital at its start and a full stop; `p99 …` and names such as `RL-3 …` keep their case."""
     text = text.strip()
     if not text:
         return text
-    first = text if text[:2].isupper() else text[:1].upper() + text[1:]
+    plain = text.split(maxsplit=1)[0].isalpha()
+    first = text[:1].upper() + text[1:] if plain else text
     return first if first.endswith((".", "!", "?")) else first + "."
