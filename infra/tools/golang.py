@@ -131,16 +131,14 @@ def linker_flags(pin: Pin) -> str:
     return flags
 
 
-def build_inputs(pin: Pin, module: Path) -> Mapping[str, str | bytes]:
-    """Everything that decides what comes out of the build, for its stamp."""
+def build_inputs(unit: Unit, module: Path) -> Mapping[str, str | bytes]:
+    """Everything that decides what comes out of the unit's builds, for their stamp."""
+    programs = (f"{p.name} {p.package} {p.want} {p.tags} {linker_flags(p)}" for p in unit.pins)
     return {
         "go.mod": (module / "go.mod").read_bytes(),
         "go.sum": (module / "go.sum").read_bytes(),
-        "package": pin.package,
-        "want": pin.want,
-        "tags": pin.tags,
         "flags": " ".join(BUILD_FLAGS),
-        "linker": linker_flags(pin),
+        "programs": "\n".join(programs),
     }
 
 

@@ -21,11 +21,11 @@ HEADER = """\
 """
 RESOLVER = "uv==0.13.9"
 _OPTIONS = ("--extra=dev", "--generate-hashes", "--universal", "--python-version=3.11")
-_QUIET = ("--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header", "--quiet")
+_QUIET = ("--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header", "-q")
 
 
 def main(upgrade: bool) -> int:
-    """Resolve in a scratch environment; `upgrade` takes the newest versions, else the locked ones are kept."""
+    """Resolve in a scratch environment; `upgrade` takes the newest versions, else locked ones are kept."""
     lock = PROJECT_ROOT / "requirements.lock"
     with tempfile.TemporaryDirectory() as scratch:
         python = Path(scratch) / "venv" / "bin" / "python"
@@ -51,10 +51,8 @@ def main(upgrade: bool) -> int:
         ):
             done = subprocess.run([str(part) for part in argv], cwd=PROJECT_ROOT, check=False)
             if done.returncode != 0:
-                print(
-                    f"threenines: lock: {Path(str(argv[0])).name} ended with status {done.returncode}; see above",
-                    file=sys.stderr,
-                )
+                what = f"{Path(str(argv[0])).name} ended with status {done.returncode}"
+                print(f"threenines: lock: {what}; see above", file=sys.stderr)
                 return EXIT_CANNOT_WORK
         write_atomically(lock, HEADER + draft.read_text(encoding="utf-8"))
     return 0

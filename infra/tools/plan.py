@@ -35,9 +35,18 @@ def plan_setup(layout: Layout, children: Children) -> tuple[Step, ...]:
             "system", lambda: not missing_packages(NEEDS, root), partial(bring_system, children, NEEDS, root)
         ),
         *_python_steps(layout, children),
-        *_go_steps(layout, children, tuple(unit for unit in units if unit.source is Source.GO)),
-        *(_debian_step(layout, children, unit) for unit in units if unit.source is Source.DEBIAN),
+        *tool_steps(layout, children, units),
         _launcher_step(layout),
+    )
+
+
+def tool_steps(layout: Layout, children: Children, units: tuple[Unit, ...]) -> tuple[Step, ...]:
+    """The steps that bring `units`. Raises SetupError when a module lacks its files."""
+    built = tuple(unit for unit in units if unit.source is Source.GO)
+    unpacked = (unit for unit in units if unit.source is Source.DEBIAN)
+    return (
+        *_go_steps(layout, children, built),
+        *(_debian_step(layout, children, unit) for unit in unpacked),
     )
 
 
@@ -84,8 +93,9 @@ def _python_steps(layout: Layout, children: Children) -> tuple[Step, ...]:
     def project() -> tuple[str, tuple[Path, ...], Mapping[str, str]]:
         return env.install_project(children), (layout.venv / "bin" / "threenines",), {}
 
+    names = ("python.packages", "python.project")
     return (
-        Step("python.venv", env.python.is_file, partial(env.create, children), ("system",)),
+        Step("python.venv", lambda: False, partial(env.create, children), ("system",), (*names, "tools.go")),
         _stamped(layout, "python.packages", env.package_inputs, packages, ("python.venv",)),
         _stamped(layout, "python.project", env.project_inputs, project, ("python.packages",)),
     )
@@ -129,9 +139,6 @@ def _go_steps(layout: Layout, children: Children, units: tuple[Unit, ...]) -> tu
 
 
 def _go_step(layout: Layout, children: Children, go: Go, unit: Unit) -> Step:
-    if len(unit.pins) != 1:
-        raise SetupError("pyproject.toml", f"the Go module {unit.name} has several tools", "split it")
-    pin = unit.pins[0]
     module = layout.modules / unit.name
 
     def bring() -> tuple[str, tuple[Path, ...], Mapping[str, str]]:
@@ -143,11 +150,14 @@ def _go_step(layout: Layout, children: Children, go: Go, unit: Unit) -> Step:
         if command is None:
             what = f"Go {go.minimum} or newer is not there"
             raise SetupError(f"tools.{unit.name}", what, "install it, or run make setup again")
-        version = build_tool(children, command, pin, module, layout.bin / pin.name)
-        text = format_version(version) or ""
-        return f"{text}, built", (layout.bin / pin.name,), {pin.name: text}
+        notes = {}
+        for pin in unit.pins:
+            version = build_tool(children, command, pin, module, layout.bin / pin.name)
+            notes[pin.name] = format_version(version) or ""
+        words = ", ".join(f"{name} {version}" for name, version in notes.items())
+        return f"{words}, built", tuple(layout.bin / name for name in notes), notes
 
-    return _stamped(layout, f"tools.{unit.name}", partial(build_inputs, pin, module), bring, ())
+    return _stamped(layout, f"tools.{unit.name}", partial(build_inputs, unit, module), bring, ())
 
 
 def _debian_step(layout: Layout, children: Children, unit: Unit) -> Step:

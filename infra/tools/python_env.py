@@ -32,6 +32,11 @@ class PythonEnv:
         return self.venv / "bin" / "python"
 
     @property
+    def unfinished(self) -> Path:
+        """Stands while packages are being installed; whatever it was left in is made anew."""
+        return self.venv / ".installing"
+
+    @property
     def lock(self) -> Path:
         """The list of packages, with hashes."""
         return self.root / "requirements.lock"
@@ -59,7 +64,9 @@ class PythonEnv:
         return tuple(self.venv / "bin" / name for name in PACKAGE_PROGRAMS)
 
     def usable(self) -> bool:
-        """Whether the environment's interpreter starts, is new enough and has pip."""
+        """Whether the environment is whole: its interpreter starts, is new enough and has pip."""
+        if self.unfinished.exists():
+            return False
         probe = f"import sys, pip; sys.exit(sys.version_info[:2] < {OLDEST_PYTHON})"
         try:
             answer = subprocess.run(
@@ -97,7 +104,13 @@ class PythonEnv:
         """Install what the lock says, every file checked against its hash."""
         where = "python.packages"
         pip = self._pip()
-        children.run(where, [*pip, "install", "--progress-bar=off", "--require-hashes", "-r", self.lock])
+        self.unfinished.touch()
+        try:
+            children.run(where, [*pip, "install", "--progress-bar=off", "--require-hashes", "-r", self.lock])
+        except SetupError:  # pip failed by itself and took back what it had begun
+            self.unfinished.unlink()
+            raise
+        self.unfinished.unlink()
         children.run(where, [*pip, "check"])
         pins = sum("==" in line for line in self.lock.read_text(encoding="utf-8").splitlines())
         return f"{pins} pinned packages"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -30,6 +31,12 @@ def has_program(name: str) -> bool:
     return shutil.which(name, path=foreign_path()) is not None
 
 
+def has_ensurepip() -> bool:
+    """Whether this Python can make an environment with pip in it (Debian keeps that apart)."""
+    importlib.invalidate_caches()
+    return importlib.util.find_spec("ensurepip") is not None
+
+
 def has_certificates() -> bool:
     """Whether the system has its list of certificate authorities."""
     return any(
@@ -39,9 +46,7 @@ def has_certificates() -> bool:
 
 
 NEEDS: tuple[SystemNeed, ...] = (
-    SystemNeed(
-        "python3-venv", lambda: importlib.util.find_spec("ensurepip") is not None, "make the environment"
-    ),
+    SystemNeed("python3-venv", has_ensurepip, "make the environment"),
     SystemNeed("ca-certificates", has_certificates, "check the registries' certificates"),
     SystemNeed("iproute2", lambda: has_program("ip"), "give each host a network namespace", root_only=True),
     SystemNeed(
