@@ -13,6 +13,7 @@ from pulumi.runtime.config import CONFIG
 
 from infra.environment import PROJECT, PROJECT_FOLDER, environment_from
 from infra.plan import Environment, StackPlan, UnitSpec, plan
+from infra.project import record_deployed
 from infra.provider import Agent, Host, Unit
 from infra.topology import Port, TopologyError, load_fleet
 
@@ -25,9 +26,12 @@ def program() -> None:
     """Deploys the fleet that the stack's configuration names. Every problem is a line, no traceback."""
     try:
         environment = configured_environment()
-        deploy(plan(load_fleet(environment.fleet), environment))
+        stack_plan = plan(load_fleet(environment.fleet), environment)
     except TopologyError as error:
         raise pulumi.RunError("\n".join(f"{PROJECT}: {problem}" for problem in error.problems)) from None
+    if not pulumi.runtime.is_dry_run():
+        record_deployed(environment)
+    deploy(stack_plan)
 
 
 def configured_environment() -> Environment:

@@ -93,6 +93,11 @@ class Layout:
         return self.root / ".pulumi" / "locks" / "organization" / PROJECT / self.environment.stack
 
     @property
+    def deployed(self) -> Path:
+        """The environment that was deployed last: `up` may have been given another fleet than the stack's."""
+        return self.root / "deployed.json"
+
+    @property
     def lock(self) -> Path:
         """Our own lock: one change of a stack at a time."""
         return self.root / "lock"
@@ -119,6 +124,24 @@ def prepare(environment: Environment) -> Layout:
             "free space there, or set stateDir to a folder of yours",
         ) from None
     return layout
+
+
+def record_deployed(environment: Environment) -> None:
+    """Writes down what is being deployed, for those who look at the stack afterwards."""
+    _write_private(Layout(environment).deployed, msgspec.json.encode(environment).decode())
+
+
+def deployed_environment(stack: str = DEFAULT_STACK) -> Environment:
+    """The environment of the stack as it was deployed last, else as its file says.
+
+    Raises TopologyError.
+    """
+    environment = load_environment(stack)
+    try:
+        found = msgspec.json.decode(Layout(environment).deployed.read_bytes(), type=Environment)
+    except (OSError, msgspec.DecodeError):
+        return environment
+    return found if found.state_dir == environment.state_dir else environment
 
 
 def _write_private(path: Path, text: str) -> None:
