@@ -18,6 +18,8 @@ MAX_IN_FLIGHT: Final = 1024
 class Channel(FrameConnection):
     """Sends requests and matches their replies. Lost with calls in flight: they end `indeterminate`."""
 
+    reads_while_stalled = True
+
     def __init__(self, scratch: Scratch, loop: asyncio.AbstractEventLoop, *, peer: str) -> None:
         super().__init__(scratch)
         self.peer = peer
@@ -25,6 +27,8 @@ class Channel(FrameConnection):
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._deadlines = Deadlines(loop, self._expire)
         self._next_id = 0
+        self._queued = 0
+        self._resumed = asyncio.Event()
         self._retiring = False
         self.closed = loop.create_future()
         """Done when the connection is gone."""
@@ -38,13 +42,17 @@ class Channel(FrameConnection):
         """The reply's body. Raises `CallError`: `unavailable` only when nothing was sent."""
         if not self.open:
             raise CallError(Code.UNAVAILABLE, f"no connection to {self.peer}")
-        if len(self._waiting) >= MAX_IN_FLIGHT or not self.writable:
+        if len(self._waiting) + self._queued >= MAX_IN_FLIGHT:
             raise CallError(Code.OVERLOADED, f"{len(self._waiting)} calls to {self.peer} are in flight")
+        due = self._loop.time() + timeout_s
+        if not self.writable:
+            await self._wait_writable(timeout_s)
+            timeout_s = max(0.001, due - self._loop.time())
         self._next_id = number = self._next_id + 1
         frame = encode(Request(number, agent, method, max(1, int(timeout_s * 1000)), body))
         waiter: asyncio.Future[msgspec.Raw] = self._loop.create_future()
         self._waiting[number] = waiter
-        self._deadlines.add(number, self._loop.time() + timeout_s)
+        self._deadlines.add(number, due)
         self.send(frame)
         try:
             return await waiter
@@ -53,6 +61,23 @@ class Channel(FrameConnection):
             self._deadlines.discard(number)
             if self._retiring and not self._waiting:
                 self.close()
+
+    async def _wait_writable(self, timeout_s: float) -> None:
+        self._queued += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.writable and self.open:
+                    self._resumed.clear()
+                    await self._resumed.wait()
+        except TimeoutError:
+            raise CallError(Code.UNAVAILABLE, f"{self.peer} does not read") from None
+        finally:
+            self._queued -= 1
+        if not self.open:
+            raise CallError(Code.UNAVAILABLE, f"no connection to {self.peer}")
+
+    def resumed(self) -> None:
+        self._resumed.set()
 
     def close_when_idle(self) -> None:
         """Closes as soon as the last request in flight has its answer."""
@@ -80,6 +105,7 @@ class Channel(FrameConnection):
                 error = CallError(Code.INDETERMINATE, f"{self.peer} was lost before its answer{reason}")
                 waiter.set_exception(error)
         self._waiting.clear()
+        self._resumed.set()
         self._deadlines.close()
         if not self.closed.done():
             self.closed.set_result(None)

@@ -37,6 +37,9 @@ class Scratch:
 class FrameConnection(asyncio.BufferedProtocol):
     """Override `received` and `lost`; `send` frames made by `wire.encode`."""
 
+    reads_while_stalled = False
+    """True for the asking end: were both ends to stop reading, neither would ever go on."""
+
     def __init__(
         self,
         scratch: Scratch,
@@ -67,6 +70,9 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def lost(self, cause: Exception | None) -> None:
         """The connection is gone; `cause` is None after an orderly end."""
+
+    def resumed(self) -> None:
+        """The peer reads again: `writable` is True."""
 
     # For the users of a connection.
 
@@ -144,7 +150,7 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         transport = self.transport
-        if transport.is_reading():
+        if transport.is_reading() and not self.reads_while_stalled:
             transport.pause_reading()
         self._watch_stall(transport.get_write_buffer_size())
 
@@ -154,6 +160,7 @@ class FrameConnection(asyncio.BufferedProtocol):
             self._stall_timer = None
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+            self.resumed()
 
     def _watch_frame(self) -> None:
         loop = asyncio.get_running_loop()

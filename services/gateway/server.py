@@ -1,4 +1,4 @@
-"""The gateway: takes calls of this host on `gateway.sock`, of other gateways over TLS; sends each to its place."""
+"""The gateway: takes the calls of this host and of other gateways (TLS) and sends each to its place."""
 
 from __future__ import annotations
 

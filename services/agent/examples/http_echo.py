@@ -1,4 +1,4 @@
-"""A `command:` agent: a program with an HTTP health check, standard library only, as a stranger would write it.
+"""A `command:` agent as a stranger would write it: standard library only, with an HTTP health check.
 
 `GET /health` answers 200; `POST /echo` answers what it was sent; `POST /upper` its `text` in capitals;
 `POST /count` how many requests there were. Reads HOST and PORT.
