@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -96,6 +96,10 @@ class Supervisor:
         """Takes hold of the agents that an earlier life of hostd left running; `apply` claims them."""
         self._unclaimed = running_agents(self.run_folder / "agents")
 
+    def runs(self, name: str) -> bool:
+        """Whether an agent was found running that nobody has claimed yet."""
+        return name in self._unclaimed
+
     def apply(self, spec: AgentSpec, incarnation: int = 0) -> AgentRunner:
         """Makes `spec` run. `incarnation`: the highest that the registry knows of it on this host."""
         runner = self.runners.get(spec.name)
@@ -150,10 +154,12 @@ class Supervisor:
             del self.runners[name]
             for suffix in ("sock", "pid"):
                 (self.run_folder / "agents" / f"{name}.{suffix}").unlink(missing_ok=True)
+            self._on_change(name)
 
-    def instances(self) -> Iterable[Instance]:
-        """The records of this host's agents."""
-        return [runner.instance() for runner in self.runners.values()]
+    def instance(self, name: str) -> Instance | None:
+        """The record of one of this host's agents."""
+        runner = self.runners.get(name)
+        return runner.instance() if runner is not None else None
 
     def counts(self) -> Counter[str]:
         """How many agents are in which published state."""

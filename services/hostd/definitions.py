@@ -1,135 +1,226 @@
-"""What hostd keeps on its own disk, so that it can start and answer without etcd.
+"""Which agents this host has to run: what etcd defines, and what an operator has just put or deleted here.
 
-`identity.json` counts the lives of this hostd and bounds the numbers given out; `view.json` is the last view
-of the whole stack: definitions, instances, and the etcd revision they are from.
+A definition that was written here counts at once; the view that etcd tells catches up later, and until it has
+reached the revision of that write it is not allowed to say otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Coroutine, Mapping
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from infra.topology import AgentSpec
-from services.registry.model import Instance
+from services.hostd.agents import Supervisor
+from services.hostd.events import EventLog
+from services.hostd.records import RecordWriter
+from services.hostd.runner import AgentRunner
+from services.hostd.view import View
+from services.registry.etcd import EtcdClient
+from services.registry.etcd_types import Compare, Delete, EtcdError, Put
+from services.registry.keys import Keys, Kind
+from services.registry.model import Entry
+from services.registry.store import RegistryStore
 
-INCARNATION_STEP = 1000
-SEQ_STEP = 1_000_000
-SAVE_DELAY_S = 0.5
-
-T = TypeVar("T")
-
-
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """`life` counts starts of hostd on this host; `epoch` is the highest one it claimed;
-    no incarnation at or above `incarnation_ceiling` has been given out."""
-
-    life: int = 0
-    epoch: int = 0
-    incarnation_ceiling: int = 1
+WRITE_TIMEOUT_S = 3.0
+_FOR_NOW = 1 << 62
 
 
-class CachedView(msgspec.Struct, frozen=True, kw_only=True):
-    """The last good view."""
+class Definitions:
+    """Reconciles the supervisor with the definitions. Errors of etcd pass through `put` and `delete`."""
 
-    revision: int = 0
-    definitions: tuple[AgentSpec, ...] = ()
-    instances: tuple[Instance, ...] = ()
+    def __init__(
+        self,
+        host: str,
+        *,
+        keys: Keys,
+        client: EtcdClient,
+        store: RegistryStore,
+        records: RecordWriter,
+        view: View,
+        supervisor: Supervisor,
+        events: EventLog,
+    ) -> None:
+        self._host = host
+        self._keys = keys
+        self._client = client
+        self._store = store
+        self._records = records
+        self._view = view
+        self._supervisor = supervisor
+        self._events = events
+        self._expected: dict[str, tuple[AgentSpec | None, int]] = {}
+        self._kept: dict[str, AgentSpec] = {}
+        self._revision = 0
+        self._draining = False
+        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    # From the disk, from etcd.
 
-class DiskCache:
-    """Reads and writes the two files. One that cannot be read counts as missing; `trouble` says why."""
+    def adopt(self, definitions: Mapping[str, AgentSpec]) -> None:
+        """Takes hold of the agents that run already; starts none."""
+        for spec in definitions.values():
+            if spec.home == self._host and self._supervisor.runs(spec.name):
+                self._supervisor.apply(spec)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._save: asyncio.TimerHandle | None = None
-        self._saving: asyncio.Future[None] | None = None
-        self._source: Callable[[], CachedView] | None = None
-        self.trouble: str | None = None
-        self.identity = Identity()
+    def start_from_cache(self, definitions: Mapping[str, AgentSpec]) -> None:
+        """etcd does not answer: run what ran last time."""
+        for spec in definitions.values():
+            if spec.home == self._host:
+                self._supervisor.apply(spec)
 
-    def begin_life(self) -> Identity:
-        """Loads the identity, counts this life, and writes it back before anything is given out."""
-        last = self._read("identity.json", Identity) or Identity()
-        self.identity = Identity(
-            life=last.life + 1,
-            epoch=last.epoch,
-            incarnation_ceiling=last.incarnation_ceiling + INCARNATION_STEP,
-        )
-        self._write("identity.json", msgspec.json.encode(self.identity))
-        return last
+    def told(self, definitions: Mapping[str, AgentSpec], entries: Mapping[str, Entry], revision: int) -> None:
+        """The definitions and instances as of `revision`: starts, replaces and stops agents accordingly."""
+        if revision < self._revision:
+            self._went_back(definitions, revision)
+        first = self._revision == 0
+        self._revision = revision
+        effective = {} if self._draining else self._effective(definitions)
+        wanted = {name: spec for name, spec in effective.items() if spec.home == self._host}
+        for name, spec in wanted.items():
+            if name not in self._removals:
+                self._supervisor.apply(spec, self._known_incarnation(entries.get(name)))
+        for name in [name for name in self._supervisor.runners if name not in wanted]:
+            self._remove(name)
+        if first:
+            for name in self._supervisor.kill_unclaimed():
+                self._events.add("killed", agent=name, detail="no definition wants it here")
+        self._sweep(entries)
 
-    def remember(self, *, epoch: int = 0, incarnation: int = 0) -> None:
-        """Raises the bounds on disk where these numbers reach them."""
-        ceiling = self.identity.incarnation_ceiling
-        if epoch <= self.identity.epoch and incarnation < ceiling:
-            return
-        if incarnation >= ceiling:
-            ceiling = incarnation + INCARNATION_STEP
-        self.identity = Identity(
-            life=self.identity.life, epoch=max(epoch, self.identity.epoch), incarnation_ceiling=ceiling
-        )
-        self._write("identity.json", msgspec.json.encode(self.identity))
+    async def drain(self) -> None:
+        """Stops every agent of this host and keeps them stopped until `resume` or the next start of hostd."""
+        self._draining = True
+        names = list(self._supervisor.runners)
+        for name in names:
+            self._remove(name)
+        removals = [self._removals[name] for name in names if name in self._removals]
+        if removals:
+            await asyncio.wait(removals)
 
-    def load_view(self) -> CachedView | None:
-        """The last view, None when there is none that can be read."""
-        return self._read("view.json", CachedView)
+    def resume(self) -> None:
+        """Ends `drain`."""
+        self._draining = False
+        for spec in self.effective().values():
+            if spec.home == self._host and spec.name not in self._removals:
+                self._supervisor.apply(spec)
 
-    def save_view_soon(self, source: Callable[[], CachedView]) -> None:
-        """Writes what `source` answers within `SAVE_DELAY_S`, off the event loop; many calls, one write."""
-        self._source = source
-        if self._save is None and self._saving is None:
-            self._save = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._start_saving)
+    def effective(self) -> dict[str, AgentSpec]:
+        """All definitions of the stack as this host knows them."""
+        return self._effective(self._view.definitions)
 
-    async def close(self) -> None:
-        """Writes what is due."""
-        if self._save is not None:
-            self._save.cancel()
-            self._save = None
-        if self._saving is not None:
-            await asyncio.wait([self._saving])
-        if self._source is not None:
-            self._write("view.json", msgspec.json.encode(self._source()))
-            self._source = None
+    def _effective(self, definitions: Mapping[str, AgentSpec]) -> dict[str, AgentSpec]:
+        effective = {**self._kept, **definitions}
+        for name, (spec, revision) in list(self._expected.items()):
+            if self._revision >= revision:
+                del self._expected[name]
+            elif spec is None:
+                effective.pop(name, None)
+            else:
+                effective[name] = spec
+        return effective
 
-    def _start_saving(self) -> None:
-        self._save = None
-        if self._source is None:
-            return
-        text = msgspec.json.encode(self._source())
-        self._source = None
-        self._saving = asyncio.get_running_loop().run_in_executor(None, self._write, "view.json", text)
-        self._saving.add_done_callback(self._saved)
+    def _known_incarnation(self, entry: Entry | None) -> int:
+        if entry is None:
+            return 0
+        return max((one.incarnation for one in entry.instances if one.host == self._host), default=0)
 
-    def _saved(self, _: asyncio.Future[None]) -> None:
-        self._saving = None
-        if self._source is not None and self._save is None:
-            self._save = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._start_saving)
+    def _sweep(self, entries: Mapping[str, Entry]) -> None:
+        """Records of this host that belong to no agent of it any more."""
+        for name, entry in entries.items():
+            ours = any(one.host == self._host for one in entry.instances)
+            if ours and self._view.own(name) is None and name not in self._removals:
+                self._records.delete(self._keys.instance(name, self._host))
 
-    def _read(self, name: str, kind: type[T]) -> T | None:
-        path = self._folder / name
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
-        except FileNotFoundError:
+    def _went_back(self, definitions: Mapping[str, AgentSpec], revision: int) -> None:
+        """The store lost writes that we have seen (restored from a copy): what runs here goes on running,
+        and its definitions are written again where they are missing."""
+        detail = f"from revision {self._revision} to {revision}"
+        self._events.add("store-went-back", detail=detail)
+        self._records.forget()
+        for name, runner in self._supervisor.runners.items():
+            if name not in definitions and runner.state.wanted:
+                self._kept[name] = runner.spec
+                self._spawn(self._write_again(runner.spec))
+            self._supervisor.changed(runner)
+
+    async def _write_again(self, spec: AgentSpec) -> None:
+        key = self._keys.definition(spec.name)
+        while True:
+            try:
+                await self._client.txn((Compare.absent(key),), (Put(key, msgspec.json.encode(spec)),))
+                return
+            except EtcdError:
+                await asyncio.sleep(1.0)
+
+    # From the operator.
+
+    async def put(self, spec: AgentSpec) -> AgentRunner | None:
+        """Defines an agent; its runner when it runs here. Raises EtcdError: it is, or may be, not defined."""
+        async with self._lock(spec.name):
+            return await self._put(spec)
+
+    async def _put(self, spec: AgentSpec) -> AgentRunner | None:
+        if self.effective().get(spec.name) != spec:
+            revision = await self._store.put_definition(spec, timeout_s=WRITE_TIMEOUT_S)
+            self._expected[spec.name] = (spec, revision)
+        removal = self._removals.get(spec.name)
+        if removal is not None:
+            await asyncio.wait([removal])
+        if spec.home != self._host or self._draining:
+            self._remove(spec.name)
             return None
-        except (OSError, msgspec.DecodeError) as error:
-            self.trouble = f"{path}: {error}"
-            return None
+        return self._supervisor.apply(spec)
 
-    def _write(self, name: str, text: bytes) -> None:
-        path = self._folder / name
-        temporary = self._folder / f".{name}.{os.getpid()}"
+    async def delete(self, name: str) -> None:
+        """Stops an agent and removes its definition and records. Raises EtcdError: then it runs again."""
+        async with self._lock(name):
+            await self._delete(name)
+
+    async def _delete(self, name: str) -> None:
+        self._expected[name] = (None, _FOR_NOW)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            self.trouble = None
-        except OSError as error:
-            self.trouble = f"{path}: {error.strerror}"
+            self._remove(name)
+            removal = self._removals.get(name)
+            if removal is not None:
+                await asyncio.wait([removal])
+            everything = (
+                Delete(self._keys.definition(name)),
+                Delete(f"{self._keys.folder(Kind.AGENT)}{name}/", prefix=True),
+            )
+            result = await self._client.txn((), everything, timeout_s=WRITE_TIMEOUT_S)
+        except BaseException:
+            self._expected.pop(name, None)
+            spec = self.effective().get(name)
+            if spec is not None and spec.home == self._host:
+                self._supervisor.apply(spec)
+            raise
+        self._kept.pop(name, None)
+        self._expected[name] = (None, result.revision)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
+
+    def _remove(self, name: str) -> None:
+        if name in self._removals or name not in self._supervisor.runners:
+            return
+        task = asyncio.get_running_loop().create_task(self._stop(name))
+        self._removals[name] = task
+        task.add_done_callback(lambda _: self._removals.pop(name, None))
+
+    async def _stop(self, name: str) -> None:
+        try:
+            await self._supervisor.remove(name)
+        except TimeoutError:
+            self._events.add("stop-timeout", agent=name, detail="its process does not end")
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

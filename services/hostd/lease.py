@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import msgspec
-
 from services.control.lease import (
     Absent,
     Acked,
@@ -23,19 +21,17 @@ from services.control.lease import (
     Write,
     lease_step,
 )
-from services.registry.etcd import EtcdClient
-from services.registry.etcd_types import Compare, EtcdError, EtcdIndeterminate, Put
-from services.registry.keys import Keys
+from services.registry.etcd_types import EtcdError, EtcdIndeterminate
 from services.registry.model import HostRecord
+from services.registry.store import RecordError, RegistryStore, Renewed
 
 
 class HostLease:
-    """`on_epoch` hears each epoch as it is claimed and acknowledged, `on_renewal` how long each renewal took."""
+    """`on_epoch` hears each epoch once etcd has acknowledged it, `on_renewal` how long each renewal took."""
 
     def __init__(
         self,
-        client: EtcdClient,
-        keys: Keys,
+        store: RegistryStore,
         *,
         host: str,
         address: str,
@@ -46,8 +42,7 @@ class HostLease:
         on_epoch: Callable[[int], None],
         on_renewal: Callable[[float], None],
     ) -> None:
-        self._client = client
-        self._key = keys.host(host)
+        self._store = store
         self._host = host
         self._address = address
         self._policy = policy
@@ -109,17 +104,16 @@ class HostLease:
 
     async def _read(self) -> LeaseEvent:
         try:
-            found = await self._client.get(self._key, timeout_s=self._policy.deadline_ns / 1e9)
+            found = await self._store.read_host(self._host, timeout_s=self._policy.deadline_ns / 1e9)
         except EtcdError as error:
+            self.trouble = str(error)
+            return Failed()
+        except RecordError as error:
             self.trouble = str(error)
             return Failed()
         if found is None:
             return Absent()
-        try:
-            record = msgspec.json.decode(found.value, type=HostRecord)
-        except msgspec.DecodeError:
-            # Not a record of ours: claimed as one of nobody, on the revision that it has.
-            return Found(found.mod_revision, "", 0, 0)
+        record = found.record
         return Found(found.mod_revision, record.boot_id, record.epoch, record.seq)
 
     async def _write(self, write: Write) -> LeaseEvent:
@@ -131,10 +125,8 @@ class HostLease:
             address=self._address,
         )
         try:
-            result = await self._client.txn(
-                (Compare.unchanged(self._key, write.revision),),
-                (Put(self._key, msgspec.json.encode(record)),),
-                timeout_s=self._policy.deadline_ns / 1e9,
+            answer = await self._store.renew_host(
+                record, write.revision, timeout_s=self._policy.deadline_ns / 1e9
             )
         except EtcdIndeterminate as error:
             self.trouble = str(error)
@@ -142,4 +134,8 @@ class HostLease:
         except EtcdError as error:
             self.trouble = str(error)
             return Failed()
-        return Acked(result.revision) if result.succeeded else Refused()
+        except RecordError as error:
+            # Refused, and what stands there is no record of ours.
+            self.trouble = str(error)
+            return Refused()
+        return Acked(answer.mod_revision) if isinstance(answer, Renewed) else Refused()

@@ -1,12 +1,14 @@
 """Writes this host's records to etcd: in order for each key, the latest value wins, and nobody waits for it.
 
-Each write is a transaction on the revision that the record had when we last knew it. A write without an answer
-is ambiguous: the record is read again before the next try, so a late one of ours can never undo a newer one.
+Each write is a transaction on the revision that the record had when we last knew it. A write without an
+answer is ambiguous: the record is read again before the next try, so a late one never undoes a newer one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.registry.etcd import EtcdClient
@@ -32,8 +34,10 @@ class _Record:
 class RecordWriter:
     """One worker per key that has something to write."""
 
-    def __init__(self, client: EtcdClient) -> None:
+    def __init__(self, client: EtcdClient, on_write: Callable[[float], None] = lambda seconds: None) -> None:
+        """`on_write` hears how long each acknowledged write took."""
         self._client = client
+        self._on_write = on_write
         self._records: dict[str, _Record] = {}
         self._turns = asyncio.Semaphore(WRITES_AT_ONCE)
         self.trouble: str | None = None
@@ -51,6 +55,13 @@ class RecordWriter:
     def delete(self, key: str) -> None:
         """There shall be no such record. Returns at once."""
         self._want(key, None)
+
+    def forget(self) -> None:
+        """etcd may have lost what it acknowledged: every record is read again before its next write."""
+        for key, record in list(self._records.items()):
+            record.revision = None
+            if record.worker is None:
+                del self._records[key]
 
     async def settle(self, key: str, value: bytes | None, timeout_s: float) -> int:
         """`put` or `delete`, and wait: the revision at which etcd had it. Raises TimeoutError (it may be
@@ -126,10 +137,12 @@ class RecordWriter:
             record.revision = 0
             return 1
         compare = Compare.unchanged(key, expected)
+        began = time.monotonic()
         result = await self._client.txn(
             (compare,), (Delete(key) if value is None else Put(key, value),), timeout_s=TIMEOUT_S
         )
         if not result.succeeded:
             return 0
+        self._on_write(time.monotonic() - began)
         record.revision = 0 if value is None else result.revision
         return result.revision

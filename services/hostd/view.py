@@ -20,24 +20,25 @@ MAX_DELAY_S = 0.05
 
 
 class View:
-    """The whole stack's definitions and instances. `own` answers this host's instances."""
+    """The whole stack's definitions and instances. `own` answers this host's instance of a name."""
 
     def __init__(
         self,
         host: str,
         writer: SnapshotWriter,
         *,
-        own: Callable[[], Iterable[Instance]],
+        own: Callable[[str], Instance | None],
         fresh_for_ms: int,
         now_ns: Callable[[], int],
     ) -> None:
         self._host = host
         self._writer = writer
-        self._own = own
+        self.own = own
         self._fresh_for_ms = fresh_for_ms
         self._now_ns = now_ns
         self._others: dict[str, tuple[Instance, ...]] = {}
         self._entries: dict[str, Entry] = {}
+        self._dirty: set[str] = set()
         self._due: asyncio.Handle | None = None
         self._not_before = 0.0
         self._confirmed_ns = 0
@@ -53,21 +54,33 @@ class View:
     # What comes in.
 
     def told(
-        self, definitions: Mapping[str, AgentSpec], instances: Iterable[Instance], revision: int
+        self,
+        definitions: Mapping[str, AgentSpec],
+        entries: Mapping[str, Entry],
+        names: Iterable[str] | None,
+        revision: int,
     ) -> None:
-        """The registry's records as of `revision`, replacing what was told before."""
-        others: dict[str, list[Instance]] = {}
-        for instance in instances:
-            if instance.host != self._host:
-                others.setdefault(instance.name, []).append(instance)
-        self._others = {name: tuple(found) for name, found in others.items()}
+        """The registry's records as of `revision`; of `names` they have changed (None: perhaps of all)."""
+        if names is None:
+            names = self._others.keys() | entries.keys()
+        for name in names:
+            entry = entries.get(name)
+            self._others[name] = (
+                tuple(one for one in entry.instances if one.host != self._host) if entry is not None else ()
+            )
+            self._dirty.add(name)
         self.definitions = dict(definitions)
         self.revision = revision
         self.seen = True
-        self.changed()
+        self._soon()
 
-    def changed(self) -> None:
-        """Publish: within this turn of the loop, or a moment later when publishing has become expensive."""
+    def changed(self, name: str) -> None:
+        """A record of this host changed."""
+        self._dirty.add(name)
+        self._soon()
+
+    def _soon(self) -> None:
+        # Within the next turn of the loop, or a moment later when publishing has become expensive.
         if self._due is not None:
             return
         loop = asyncio.get_running_loop()
@@ -147,13 +160,15 @@ class View:
         self._due = None
         loop = asyncio.get_running_loop()
         began = loop.time()
-        entries = dict(self._others)
-        for instance in self._own():
-            entries[instance.name] = (*entries.get(instance.name, ()), instance)
-        self._entries = {
-            name: Entry(name=name, instances=tuple(sorted(found, key=lambda one: one.host)))
-            for name, found in entries.items()
-        }
+        dirty, self._dirty = self._dirty, set()
+        for name in dirty:
+            own = self.own(name)
+            found = (*self._others.get(name, ()), *((own,) if own is not None else ()))
+            if found:
+                self._entries[name] = Entry(name=name, instances=tuple(sorted(found, key=lambda i: i.host)))
+            else:
+                self._entries.pop(name, None)
+                self._others.pop(name, None)
         fresh_for_ms = self._fresh_for_ms if self._fresh else 0
         self._guarded(lambda: self._writer.publish(self._entries, self.revision, fresh_for_ms))
         took_s = loop.time() - began
