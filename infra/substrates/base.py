@@ -79,7 +79,7 @@ class Substrate(Protocol):
         ...
 
     def restart_host(self, name: str) -> None:
-        """Starts a killed host again, with its units."""
+        """Starts a killed host again, with its units; does not wait until those are ready."""
         ...
 
     def create_unit(self, unit: UnitSpec) -> UnitState:

@@ -1,8 +1,8 @@
 """Where the process substrate keeps things: what lasts under the state directory, what is volatile elsewhere.
 
-<state_dir>/<stack>/stack.json            what was decided for the stack: network, addresses, run folder
-<state_dir>/<stack>/pki/                  the authority and the operator's certificate
-<state_dir>/<stack>/hosts/<host>/         host.json, pki/, supervisord.conf, units/, config/, data/, logs/
+<state_dir>/stacks/<stack>/stack.json            what was decided for the stack: network, addresses, run folder
+<state_dir>/stacks/<stack>/pki/                  the authority and the operator's certificate
+<state_dir>/stacks/<stack>/hosts/<host>/         host.json, pki/, supervisord.conf, units/, config/, data/, logs/
 /run/threenines/<stack>/<host>/           sockets, pid files, the discovery snapshot (root; see run_root)
 """
 
@@ -135,7 +135,7 @@ class Layout:
                 where, f"{sign!r} in a path breaks servers' files", "choose another state_dir"
             )
         self.stack = environment.stack
-        self.state = state_dir / environment.stack
+        self.state = state_dir / "stacks" / environment.stack
 
     @property
     def record(self) -> Path:

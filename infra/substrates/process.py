@@ -83,11 +83,10 @@ class ProcessSubstrate:
         self._stack.census(name).kill()
 
     def restart_host(self, name: str) -> None:
+        """Starts the supervisor, and with it every unit, as after a power cut; does not wait for readiness."""
         record = self._stack.host(name)
         with locked(self._layout.host(name).lock):
             self._boot(record)
-        for unit in self._layout.unit_names(name):
-            self._await_ready(record, self._known(name, unit)[1])
 
     # -- units
 
