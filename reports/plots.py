@@ -349,7 +349,7 @@ def _legend(axes: Any) -> None:
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
             ncols=2,
-            fontsize=8.5,
+            fontsize=9,
             handlelength=1.8,
             columnspacing=1.2,
             borderaxespad=0.2,

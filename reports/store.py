@@ -24,7 +24,6 @@ from reports.model import (
     Verdicts,
 )
 
-OUT = Path("reports/out")
 LATEST = "latest"
 
 _T = TypeVar("_T", Run, Plan, Verdicts, SeriesFile)
@@ -53,7 +52,14 @@ class RunFiles:
     plan_intact: bool
 
 
-def resolve(name: str, out: Path = OUT) -> Path:
+def default_out() -> Path:
+    """Where runs are kept: `reports/out` of the checkout this runs from, else of the working directory."""
+    checkout = Path(__file__).resolve().parent.parent
+    home = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    return home / "reports" / "out"
+
+
+def resolve(name: str, out: Path) -> Path:
     """The folder of a run: its id, `latest`, or a path to a run directory (or to a file in one)."""
     direct = Path(name)
     if name and not direct.is_absolute() and len(direct.parts) == 1 and (out / name).is_dir():
@@ -70,7 +76,7 @@ def resolve(name: str, out: Path = OUT) -> Path:
     raise RunError(str(out / name), "no such run", f"the newest are: {', '.join(known[:3])}")
 
 
-def run_ids(out: Path = OUT) -> list[str]:
+def run_ids(out: Path) -> list[str]:
     """Ids of the runs under `out`, newest first (ids begin with their start time)."""
     try:
         folders = [p for p in out.iterdir() if p.is_dir() and not p.is_symlink()]

@@ -32,7 +32,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
+    "font.size": 9.6,
     "text.color": INK,
     "text.parse_math": False,
     "axes.edgecolor": MUTED,

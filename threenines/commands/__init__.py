@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def build() -> Any:
     app = typer.Typer(
         name="threenines",
         cls=LazyGroup,
-        help=HELP,
+        help=reflow(HELP),
         epilog=_examples(EXAMPLES),
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -126,8 +127,20 @@ def load(name: str) -> Any:
         return typer.main.get_command(app)
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     function = getattr(module, name.replace("-", "_"))
-    single.command(name, epilog=epilog, context_settings=settings)(function)
+    text = reflow(inspect.getdoc(function) or "")
+    single.command(name, help=text, epilog=epilog, context_settings=settings)(function)
     return typer.main.get_command(single)
+
+
+def reflow(text: str) -> str:
+    """Join the lines of each paragraph, so that help wraps at the terminal's width and not at the source's.
+
+    A paragraph that begins with a list, a code sample (indent) or a form feed mark keeps its lines.
+    """
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        p if "\n " in p or p.startswith(("\b", "- ")) else p.replace("\n", " ") for p in paragraphs
+    )
 
 
 def _version(wanted: bool) -> None:
