@@ -201,11 +201,15 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `incarnation` is 0 where the event is not about a process."""
+    """Something that happened. `incarnation` is 0 where the event is not about a process.
+
+    `time_ns`: when it happened, where that is known better than when it is decided about.
+    """
 
     kind: EventKind
     incarnation: int = 0
     detail: str = ""
+    time_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +241,12 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """A line for the event log."""
+    """A line for the event log; `time_ns` None: now."""
 
     event: str
     incarnation: int
     detail: str = ""
+    time_ns: int | None = None
 
 
 Action = Fork | Signal | Reconcile | Publish | Say
@@ -425,7 +430,7 @@ def _follow(
         actions.append(Publish())
     if rule.say is not None:
         about = event.incarnation or state.incarnation
-        actions.append(Say(rule.say, about, event.detail or f"was {before.phase}"))
+        actions.append(Say(rule.say, about, event.detail or f"was {before.phase}", event.time_ns))
     if rule.to is Phase.BACKOFF and state.deadline_ns is not None:
         wait_ms = (state.deadline_ns - now_ns) // MS
         actions.append(Say("backoff", state.incarnation, f"{wait_ms} ms"))

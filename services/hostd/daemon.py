@@ -1,4 +1,4 @@
-"""The life of hostd: take hold of what runs, serve, keep the host's word in etcd, leave the agents running."""
+"""The life of hostd: take hold of what runs, serve, keep the word in etcd, and leave the agents running."""
 
 from __future__ import annotations
 

@@ -193,9 +193,9 @@ class AgentRunner:
             match action:
                 case Publish():
                     self._around.changed(self)
-                case Say(name, incarnation, detail):
+                case Say(name, incarnation, detail, time_ns):
                     self._cause = _CAUSES.get(name, self._cause)
-                    self._around.note(name, self.name, incarnation, detail)
+                    self._around.note(name, self.name, incarnation, detail, time_ns)
                 case Fork(incarnation):
                     self._spawn(self._fork(incarnation))
                 case Signal(_, final):
@@ -249,8 +249,7 @@ class AgentRunner:
             self.feed(Event(kind, incarnation, error.message))
             return
         self._hold(child.pid, child.pidfd, incarnation)
-        self._around.note("forked", self.name, incarnation, f"pid {child.pid}", child.forked_ns)
-        self.feed(Event(EventKind.FORKED, incarnation))
+        self.feed(Event(EventKind.FORKED, incarnation, f"pid {child.pid}", child.forked_ns))
         self._around.forked()
 
     async def _reconcile(self, incarnation: int) -> None:
