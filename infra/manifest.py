@@ -102,7 +102,7 @@ class _Reader:
             agents=tuple(agent for _, agent in agents),
         )
         named = self._named(known.get("hosts")), self._named(known.get("agents"))
-        for path, what, mend in check_fleet(fleet, *named):
+        for path, what, mend in check_fleet(fleet, *named, complete=not self.problems):
             self._report(self._place(path, host_at, agent_at), what, mend)
         return fleet
 
@@ -167,17 +167,19 @@ class _Reader:
     def _known_entries(self, node: Mapping, kind: type[msgspec.Struct], path: Path_) -> dict[str, Node]:
         """The entries whose keys the struct has; what is unknown or missing is reported."""
         fields = _fields(kind)
-        known = {}
+        known: dict[str, Node] = {}
+        meant: set[str] = set()
         for key, child in node.entries.items():
             self._lines[(*path, key)] = node.key_lines[key]
             if key in fields:
                 known[key] = child
                 continue
             near = difflib.get_close_matches(key[:64], fields, n=1, cutoff=0.6)
+            meant.update(near)
             mend = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(fields))
             self._report(path, f"has the unknown key {show(key)}", mend, line=node.key_lines[key])
         for name, field in fields.items():
-            if name not in known and (field.required or name == "schema"):
+            if name not in known and name not in meant and (field.required or name == "schema"):
                 example = f"schema: {SCHEMA}" if name == "schema" else name
                 self._report(path, f"lacks {name}", f"add {example}", line=node.line)
         return known

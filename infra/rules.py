@@ -33,18 +33,24 @@ Finding = tuple[Place, str, str]
 
 
 def check_fleet(
-    fleet: Fleet, mentioned_hosts: frozenset[str], mentioned_agents: frozenset[str]
+    fleet: Fleet,
+    mentioned_hosts: frozenset[str],
+    mentioned_agents: frozenset[str],
+    *,
+    complete: bool = True,
 ) -> Iterator[Finding]:
     """Everything wrong with a well-shaped fleet.
+
+    `complete`: whether no entry had to be left out of it because it was malformed.
 
     `mentioned_*`: names that stand in the manifest although their entries are malformed; pointing to one
     of them is no second problem.
     """
     if not _NAME.fullmatch(fleet.name):
         yield ("name",), f"is {show(fleet.name)}, which is no name", _NAME_MEND
-    yield from _hosts(fleet, mentioned_hosts)
+    yield from _hosts(fleet, complete=complete)
     yield from _names("agents", [agent.name for agent in fleet.agents])
-    if not fleet.agents and not mentioned_agents:
+    if not fleet.agents and complete:
         yield ("agents",), "is empty", "describe at least one agent"
     if len(fleet.agents) > MAX_AGENTS:
         yield ("agents",), f"has more than {MAX_AGENTS} entries", "split the fleet"
@@ -65,9 +71,8 @@ def check_fleet(
     yield from _ports(fleet)
 
 
-def _hosts(fleet: Fleet, mentioned: frozenset[str]) -> Iterator[Finding]:
+def _hosts(fleet: Fleet, *, complete: bool) -> Iterator[Finding]:
     yield from _names("hosts", [host.name for host in fleet.hosts])
-    complete = mentioned <= {host.name for host in fleet.hosts}
     if complete and not any(host.role is HostRole.WORKER for host in fleet.hosts):
         yield ("hosts",), "has no worker", "give at least one host the role worker"
     if len(fleet.hosts) > MAX_HOSTS:
@@ -174,7 +179,7 @@ def _program(agent: AgentSpec) -> Iterator[Finding]:
 
 def _health(agent: AgentSpec) -> Iterator[Finding]:
     health = agent.health
-    if agent.command is not None and health.kind is HealthKind.SDK:
+    if agent.command is not None and agent.handler is None and health.kind is HealthKind.SDK:
         yield (
             ("health",),
             "a command cannot answer on the agents' own socket",

@@ -1,0 +1,10 @@
+"""On PYTHONPATH only in tests of the engine: the provider's process then works over the fake substrate."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from fake_substrate import install
+
+install()
