@@ -1,9 +1,9 @@
 """Load on the agents of a host, by Locust: `locust -f loadtests/locustfile.py --headless -u 20 -r 20 -t 60`.
 
 Runs on a host of the stack (it needs `THREENINES_RUN` and `THREENINES_HOST`). Each user has its own fixed
-beat: an operation is due at its instant whatever the last one did, and its time counts from that instant, so a
-stall of the stack shows in full. Statistics stand per kind of operation and category of agent; `--history`
-writes every operation for the judge (`-`: to standard output).
+beat: an operation is due at its instant whatever the last one did, and its time counts from that instant, so
+that a stall of the stack shows in full. Statistics stand per kind of operation and category of agent;
+`--history` writes every operation for the judge (`-`: to standard output).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gevent
@@ -72,14 +73,14 @@ class Session:
 _session: Session | None = None
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # as below
 def _arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--workload", default="reference", help="name of a workload, or a file")
     parser.add_argument("--history", default="", help="file for the raw history; -: standard output")
     parser.add_argument("--seed", type=int, default=1, help="seed of the choice of agents and operations")
 
 
-@events.test_start.add_listener
+@events.test_start.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for its events
 def _begin(environment: Environment, **_: object) -> None:
     global _session
     options = environment.parsed_options
@@ -99,7 +100,7 @@ def _begin(environment: Environment, **_: object) -> None:
     gevent.spawn(_write, history)
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]  # as above
 def _end(environment: Environment, **_: object) -> None:
     if _session is not None:
         _session.history.mark(Kind.OK, "load-plan", None)
@@ -107,7 +108,7 @@ def _end(environment: Environment, **_: object) -> None:
         _session.client.close()
 
 
-class AgentUser(User):  # type: ignore[misc]  # Locust has no types
+class AgentUser(User):
     """One caller with a fixed beat."""
 
     def on_start(self) -> None:
@@ -151,7 +152,7 @@ class AgentUser(User):  # type: ignore[misc]  # Locust has no types
             lambda: _session.client.call(agent.name, method, body, timeout_s=timeout_s),
         )
 
-    def _request(self, chosen: Task, agent: Known) -> tuple[str, dict[str, object]]:
+    def _request(self, chosen: Task, agent: Known) -> tuple[str, Mapping[str, object]]:
         method = next(name for name in chosen.bodies if name in agent.methods)
         filled = {
             key: value.format(n=self._turn, agent=agent.name) if isinstance(value, str) else value

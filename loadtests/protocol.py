@@ -13,9 +13,9 @@ CONTROL_PREFIX = b'{"probe":'
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="do"):
-    """Base of all commands."""
+    """Base of all commands; the link that sends one gives it its `id`."""
 
-    id: int
+    id: int = 0
 
 
 class Calibrate(Command, frozen=True, kw_only=True, tag="calibrate"):

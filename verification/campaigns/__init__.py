@@ -1,0 +1,1 @@
+"""Campaigns: what a run does to the stack, in the order of its plan. They judge nothing."""

@@ -1,0 +1,37 @@
+"""What every campaign works with: the plan, the substrate, a probe on each host, the history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from infra.substrates.base import Substrate
+from loadtests.record import Kind, Record, now_ns, raw
+from verification.history import Journal
+from verification.links import LinkError, ProbeLink
+from verification.plan import RunPlan
+from verification.progress import Progress
+
+
+@dataclass
+class Bench:
+    """The measuring bench of one run."""
+
+    plan: RunPlan
+    substrate: Substrate
+    probes: dict[str, ProbeLink]
+    nemesis: Journal
+    prometheus: Journal
+    journal: Journal
+    progress: Progress
+
+    def note(self, what: str, **facts: str) -> None:
+        """Writes down what the harness does, on disk before it is done."""
+        record = Record(process="harness", type=Kind.INFO, f=what, value=raw(facts), time_ns=now_ns())
+        self.journal.record(record)
+        self.journal.sync()
+
+
+def require(done_error: str | None, host: str) -> None:
+    """Raises LinkError when a probe could not do what every run needs."""
+    if done_error is not None:
+        raise LinkError(f"probe on {host}", done_error, "see `threenines status`")

@@ -1,0 +1,174 @@
+"""Crashes and freezes agents while both hosts watch and call them, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from infra.substrates.base import SubstrateError
+from loadtests.protocol import Arm, Call, Events, FaultPlan, Release, Watch
+from loadtests.record import Kind, Record, now_ns, raw
+from verification.campaigns.bench import Bench, require
+from verification.campaigns.tracker import Tracker
+from verification.plan import SIGNALS, FaultTrial, touches
+
+SLOTS = 3
+REST_S = 12.0
+"""Between two faults on one agent, so that the host's back-off after several crashes does not set in."""
+REST_POLL_S = 0.25
+READY_TIMEOUT_S = 5.0
+SETTLE_S = 0.05
+BODIES = {
+    "ask": msgspec.Raw(b'{"text":"are you there?","depth":0}'),
+    "recall": msgspec.Raw(b'{"key":"probe"}'),
+    "_ping": msgspec.Raw(b"{}"),
+}
+
+
+class Faults:
+    """The fault trials of a run."""
+
+    def __init__(self, bench: Bench, timeout_s: float, slots: int = SLOTS) -> None:
+        self._bench = bench
+        self._timeout_s = timeout_s
+        self._slots = slots
+        self._waiting = [trial for trial in bench.plan.faults if not trial.reserve]
+        self._reserve = [trial for trial in bench.plan.faults if trial.reserve]
+        self._rested: dict[str, float] = {}
+        self._running: dict[asyncio.Task[Tracker], FaultTrial] = {}
+        self._done = self._void = self._late = 0
+        self._slowest_ms = {"crash": 0.0, "hang": 0.0}
+
+    async def run(self) -> None:
+        """Runs them all: in the plan's order, as far as they do not touch one another."""
+        total = len(self._waiting)
+        self._bench.progress.phase("crashes and hangs of agents", total)
+        for host, probe in self._bench.probes.items():
+            require((await probe.ask(Events())).error, host)
+        try:
+            while self._waiting or self._running:
+                self._start_admissible()
+                if not self._running:  # all that is left has to rest
+                    await asyncio.sleep(REST_POLL_S)
+                    continue
+                finished, _ = await asyncio.wait(
+                    self._running, timeout=REST_POLL_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in finished:
+                    self._finished(self._running.pop(task), task.result())
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _start_admissible(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for trial in tuple(self._waiting):
+            if len(self._running) >= self._slots:
+                return
+            busy = any(
+                touches(self._bench.plan, trial.agent, other.agent) for other in self._running.values()
+            )
+            if busy or self._rested.get(trial.agent, 0.0) > now:
+                continue
+            self._waiting.remove(trial)
+            self._running[asyncio.create_task(self._trial(trial))] = trial
+
+    def _finished(self, trial: FaultTrial, tracker: Tracker) -> None:
+        self._rested[trial.agent] = asyncio.get_running_loop().time() + REST_S
+        if not tracker.took_effect:
+            self._void += 1
+            spare = next((one for one in self._reserve if one.fault == trial.fault), None)
+            if spare is not None:
+                self._reserve.remove(spare)
+                self._waiting.append(spare)
+        else:
+            self._done += 1
+            self._late += not tracker.complete
+            took = tracker.took_ms
+            if took is not None:
+                self._slowest_ms[trial.fault] = max(self._slowest_ms[trial.fault], took)
+        slowest = ", ".join(f"slowest {kind} {ms:.0f} ms" for kind, ms in self._slowest_ms.items() if ms)
+        note = f"{self._late} not recovered, {self._void} void" + (f", {slowest}" if slowest else "")
+        self._bench.progress.tick(self._done, note)
+
+    async def _trial(self, trial: FaultTrial) -> Tracker:
+        bench = self._bench
+        tracker = Tracker(trial, tuple(bench.probes))
+        self._mark(trial, Kind.INVOKE)
+        with contextlib.ExitStack() as stack:
+            for host, probe in bench.probes.items():
+                stack.enter_context(probe.listening(trial.agent, tracker.listener(host)))
+                stack.enter_context(probe.listening(None, tracker.events))
+            try:
+                await self._inject(trial, tracker)
+            finally:
+                await asyncio.shield(self._release(trial, tracker))
+        self._mark(trial, Kind.OK)
+        return tracker
+
+    async def _inject(self, trial: FaultTrial, tracker: Tracker) -> None:
+        bench = self._bench
+        for probe in bench.probes.values():
+            await probe.ask(Watch(agent=trial.agent))
+            await probe.ask(Call(agent=trial.agent, bodies=BODIES))
+        armed = (await bench.probes[trial.home].ask(Arm(agent=trial.agent, trial=trial.id))).armed
+        if armed is None:
+            bench.note("trial not begun", trial=trial.id, agent=trial.agent, why="its process was not found")
+            return
+        tracker.incarnation = armed.incarnation
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await tracker.ready.wait()
+        except TimeoutError:
+            bench.note("trial not begun", trial=trial.id, agent=trial.agent, why="not served on every host")
+            return
+        told = FaultPlan(
+            trial=trial.id,
+            fault=trial.fault,
+            signal=SIGNALS[trial.fault],
+            home=trial.home,
+            incarnation=armed.incarnation,
+            pid=armed.pid,
+        )
+        bench.note("fault", trial=trial.id, agent=trial.agent, host=trial.home, signal=told.signal)
+        begin_ns = now_ns()
+        tracker.begin(begin_ns)
+        kind = Kind.OK
+        try:
+            await asyncio.to_thread(bench.substrate.signal, trial.home, f"agent/{trial.agent}", told.signal)
+        except SubstrateError as error:
+            kind = Kind.FAIL
+            bench.note("signal not sent", trial=trial.id, error=str(error))
+        end_ns = now_ns()
+        for which, at in ((Kind.INVOKE, begin_ns), (kind, end_ns)):
+            self._record(f"nemesis-{trial.id}", which, "fault", trial.agent, told, at)
+        if kind is not Kind.OK:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await tracker.done.wait()
+        await asyncio.sleep(SETTLE_S)
+
+    async def _release(self, trial: FaultTrial, tracker: Tracker) -> None:
+        """Lets go of the agent everywhere; one that is still frozen goes on."""
+        if trial.fault == "hang" and tracker.begun and not tracker.exited:
+            with contextlib.suppress(
+                SubstrateError
+            ):  # the process has been replaced meanwhile: nothing to heal
+                await asyncio.to_thread(
+                    self._bench.substrate.signal, trial.home, f"agent/{trial.agent}", "CONT"
+                )
+        await asyncio.gather(
+            *(probe.ask(Release(agent=trial.agent)) for probe in self._bench.probes.values())
+        )
+
+    def _mark(self, trial: FaultTrial, kind: Kind) -> None:
+        self._record(f"trial-{trial.id}", kind, "trial", trial.id, None, now_ns())
+
+    def _record(self, process: str, kind: Kind, f: str, key: str, value: object, time_ns: int) -> None:
+        self._bench.nemesis.record(
+            Record(process=process, type=kind, f=f, key=key, value=raw(value), time_ns=time_ns)
+        )
