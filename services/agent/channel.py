@@ -53,8 +53,9 @@ class Channel(FrameConnection):
         waiter: asyncio.Future[msgspec.Raw] = self._loop.create_future()
         self._waiting[number] = waiter
         self._deadlines.add(number, due)
-        self.send(frame)
         try:
+            if not self.send(frame):
+                raise CallError(Code.UNAVAILABLE, f"{self.peer} has closed the connection")
             return await waiter
         finally:
             self._waiting.pop(number, None)

@@ -93,11 +93,17 @@ class FrameConnection(asyncio.BufferedProtocol):
         return self._transport
 
     def send(self, frame: bytes) -> bool:
-        """Queues one frame. False when the connection is closed or was just cut off for not reading."""
+        """Queues one frame. False when it was certainly not delivered whole.
+
+        That is: the connection is closed, was found closed by this very write, or is cut off here because the
+        peer does not read.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
         transport.write(frame)
+        if transport.is_closing():
+            return False  # asyncio's transports write at once, so this frame met the closed end
         if self._stall_timer is not None and transport.get_write_buffer_size() > self._outbound_limit_bytes:
             self.abort(ConnectionAbortedError(f"peer left {self._outbound_limit_bytes} bytes unread"))
             return False

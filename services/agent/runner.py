@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +27,6 @@ def run_agent(
     incarnation: int,
     run: Path,
     host: str | None,
-    *,
-    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> int:
     """Serves until SIGTERM or SIGINT; the exit status of the process."""
     configure(spec.name)
@@ -39,8 +36,7 @@ def run_agent(
         log.error("cannot start: %s", error)
         return EXIT_CANNOT_START
     agent = cls(spec, incarnation=incarnation)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(AgentServer(agent, run / "agents" / f"{spec.name}.sock"), run, host))
+    return asyncio.run(_serve(AgentServer(agent, run / "agents" / f"{spec.name}.sock"), run, host))
 
 
 async def _serve(server: AgentServer, run: Path, host: str | None) -> int:

@@ -6,8 +6,6 @@ import asyncio
 import signal
 import sys
 
-import uvloop
-
 from services.agent.log import configure
 from services.gateway.config import ConfigError, GatewayConfig, load_config
 from services.gateway.server import Gateway, ListenError
@@ -18,8 +16,7 @@ def main() -> int:
     configure("gateway")
     try:
         config = load_config()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config))
+        asyncio.run(_serve(config))
     except ConfigError as error:
         print(f"threenines: gateway: {error}", file=sys.stderr)
         return 64
