@@ -261,7 +261,7 @@ class _Watcher:
         elif text in ("update failed", "preview failed", "destroy failed") or "resource plugin" in text:
             return
         text = re.sub(r"^threenines: ", "", text)
-        self._problems.setdefault(f"{name} {text}", _problem(name, text))
+        self._problems.setdefault(text, _problem(name, text))  # one cause is told once
 
 
 def _problem(name: str, text: str) -> Problem:

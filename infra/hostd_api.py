@@ -105,7 +105,7 @@ class _NamedConnection(http.client.HTTPSConnection):
     """A connection to an address that must prove to be the host of a given name."""
 
     def __init__(self, name: str, address: str, port: int, context: ssl.SSLContext, timeout_s: float) -> None:
-        super().__init__(address, port, timeout=timeout_s, context=context)
+        super().__init__(address, int(port), timeout=timeout_s, context=context)
         self._name = name
         self._tls = context
 
@@ -235,6 +235,4 @@ class HostdApi:
 
     def _unreachable(self, error: Exception) -> HostdUnreachable:
         what = f"does not answer ({' '.join(str(error).split()) or type(error).__name__})"
-        return HostdUnreachable(
-            f"hostd on {self.host}", what, "see `threenines status`, then `threenines up`"
-        )
+        return HostdUnreachable(f"hostd on {self.host}", what, "see `threenines status`")
