@@ -221,10 +221,12 @@ class SnapshotReader:
         if self._view is not None and raw == self._control:
             return self._view
         control = layout.Control.unpack(raw)
-        if control.superseded and self._replaced():
+        if (control.superseded or control.active == 0) and self._replaced():
             raise _Replaced
         if control.active == 0:
-            raise layout.Damaged("nothing has been published yet")
+            raise SnapshotError(
+                str(self.path), "nothing has been published yet", "wait until hostd has reached etcd"
+            )
         at = self._identity.slot_at(control.active)
         packed = os.pread(self._fd, layout.SLOT_HEADER_BYTES, at)
         header = layout.SlotHeader.unpack(packed, control.active)

@@ -4,8 +4,10 @@ No clock, socket or thread inside: `now_ns` is given (`CLOCK_BOOTTIME`), and `Ch
 
 **Hosts that fell silent.** A host renews its record every 200 ms. When the record does not change for
 `HOST_SILENCE_NS` its instances count as down and leave the answers. Only *observed* time counts: a pause in
-which the watch told nothing at all (an election, etcd away) adds `EVIDENCE_STEP_NS` at most, so that a deaf
-watcher keeps its last view instead of burying everybody.
+which the watch told of no event (an election, etcd away) adds `EVIDENCE_STEP_NS` at most, so that a deaf
+watcher keeps its last view instead of burying everybody. On a host that renews its own record an event comes
+every 200 ms. Progress notifications are no evidence: a member that was cut off sends them until it
+notices, three election timeouts later.
 """
 
 from __future__ import annotations
@@ -112,9 +114,10 @@ class RegistryView:
         return self._finish(draft)
 
     def apply(self, batch: WatchBatch, now_ns: int) -> Change:
-        """Events in revision order, none left out; an empty batch is a sign that the watch is alive."""
+        """Events in revision order, none left out; an empty batch is a progress notification."""
         draft = _Draft()
-        self._observe(now_ns)
+        if batch.events:
+            self._observe(now_ns)
         for event in batch.events:
             if event.mod_revision <= self.revision:
                 continue  # told again after a resume
@@ -123,7 +126,7 @@ class RegistryView:
             else:
                 self._put(draft, event.key, event.value, event.mod_revision)
         self.revision = max(self.revision, batch.revision)
-        self._bury(draft, self._observed_ns)
+        self._bury(draft, self._observed_at(now_ns))
         return self._finish(draft)
 
     def tick(self, now_ns: int) -> Change:

@@ -1,7 +1,9 @@
 """Keeps a `RegistryView` true: lists, watches, and calls back when something changed.
 
 At rest a change is handed on at once; in a burst changes are gathered for `coalesce_s`, or for as long as the
-receiver took last time if that is longer. While etcd is away the last view stays, and `alive` stops coming.
+receiver took last time if that is longer. While etcd is away the last view stays, `on_alive` stops coming.
+Only listings and events are signs of life (each host causes five a second with its own record); a progress
+notification is none, see `view`.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class RegistryWatcher:
         on_alive: Callable[[int], None] = lambda revision: None,
         clock_ns: Callable[[], int] = boottime_ns,
         coalesce_s: float = 0.002,
-        silence_s: float = 2.0,
+        silence_s: float = 1.0,
         list_timeout_s: float = 2.0,
         retry_s: float = 0.1,
     ) -> None:
@@ -130,7 +132,8 @@ class RegistryWatcher:
                     log.warning("watch at %s broke: %s", item.endpoint.host, item.reason)
                 else:
                     self.counts.batches += 1
-                    self._take(self.view.apply(item, self._clock_ns()), alive=True)
+                    change = self.view.apply(item, self._clock_ns())
+                    self._take(change, alive=bool(item.events))
 
     def _take(self, change: Change, *, alive: bool) -> None:
         for rejected in change.rejected:
