@@ -120,7 +120,7 @@ class Substrate(Protocol):
         stderr: int | IO[bytes] | None = None,
         stdin: int | IO[bytes] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Runs a program on the host: its network, its THREENINES_* variables. "python" is the stack's own."""
+        """Runs a program on the host: its network, its variables. "python" is the stack's own."""
         ...
 
     def address(self, host: str) -> str:

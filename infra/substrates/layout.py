@@ -1,9 +1,11 @@
-"""Where the process substrate keeps things: what lasts under the state directory, what is volatile elsewhere.
+"""Where the process substrate keeps things: what lasts in the state directory, what is volatile elsewhere.
 
-<state_dir>/stacks/<stack>/stack.json            what was decided for the stack: network, addresses, run folder
-<state_dir>/stacks/<stack>/pki/                  the authority and the operator's certificate
-<state_dir>/stacks/<stack>/hosts/<host>/         host.json, pki/, supervisord.conf, units/, config/, data/, logs/
-/run/threenines/<stack>/<host>/           sockets, pid files, the discovery snapshot (root; see run_root)
+<state_dir>/stacks/<stack>/
+    stack.json       what was decided for the stack: network, addresses, run folder
+    pki/             the authority and the operator's certificate
+    hosts/<host>/    host.json, pki/, supervisord.conf, units/, config/, data/, logs/
+/run/threenines/<stack>/<host>/
+    sockets, pid files, the discovery snapshot (as root; else see run_root)
 """
 
 from __future__ import annotations
