@@ -284,7 +284,10 @@ async def test_a_list_longer_than_one_message_of_descriptors(nest: Nest) -> None
 
 
 async def test_a_program_gets_host_and_port(nest: Nest) -> None:
-    code = "import os, json; e = os.environ; print(json.dumps([e['HOST'], e['PORT'], os.getsid(0) == os.getpid()]))"
+    code = (
+        "import os, json; e = os.environ\n"
+        "print(json.dumps([e['HOST'], e['PORT'], os.getsid(0) == os.getpid()]))"
+    )
     child = await nest.fork("program", handler=None, command=("python", "-c", code), port=8123)
     await ended(child)
     await until(lambda: nest.log("program").endswith("\n"))
