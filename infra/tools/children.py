@@ -15,7 +15,8 @@ from pathlib import Path
 from infra.tools.errors import SetupError
 
 _TAIL_BYTES = 64 * 1024
-_STOP_GRACE_S = 5.0
+STOP_GRACE_S = 5.0
+"""What a child gets between the asking and the killing."""
 
 # First match wins: pattern in the child's output, what is wrong, how to mend it.
 EXPLANATIONS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
@@ -69,8 +70,9 @@ class Stopped(Exception):
 class Children:
     """Runs programs for the steps, from several threads, until `stop`."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, grace_s: float = STOP_GRACE_S) -> None:
         self._logs = logs
+        self._grace_s = grace_s
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
@@ -115,7 +117,7 @@ class Children:
             _signal_group(child, signal.SIGTERM)
         for child in running:
             try:
-                child.wait(_STOP_GRACE_S)
+                child.wait(self._grace_s)
             except subprocess.TimeoutExpired:
                 _signal_group(child, signal.SIGKILL)
 

@@ -26,7 +26,10 @@ done
 case $mode in
   offline) echo 'go: module fetch: dial tcp: lookup proxy: no such host' >&2; exit 1;;
   full) printf half > "$out"; echo 'write: no space left on device' >&2; exit 1;;
-  hang) printf half > "$out"; : > "$here/hanging"; exec sleep 300;;
+  hang)
+    printf half > "$out"
+    echo $$ > "$here/hanging.new"; mv "$here/hanging.new" "$here/hanging"
+    exec sleep 300;;
   lying) version=9.9.9;;
   *) version=1.2.3;;
 esac
