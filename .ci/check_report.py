@@ -58,7 +58,7 @@ def _junit_problems(file: Path) -> list[str]:
         return [f"junit.xml cannot be read: {error}"]
     if root.tag not in {"testsuites", "testsuite"}:
         return [f"junit.xml begins with <{root.tag}>"]
-    return [] if root.iter("testcase") and any(root.iter("testcase")) else ["junit.xml holds no test case"]
+    return ["junit.xml holds no test case"] if root.find(".//testcase") is None else []
 
 
 def main(arguments: list[str]) -> int:
