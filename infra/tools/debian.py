@@ -118,6 +118,7 @@ def unpack_unit(
         raise error_of(where, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(apt.private, ignore_errors=True)
 
 
 def _download(apt: Apt, where: str, packages: Sequence[str], files: Path) -> None:

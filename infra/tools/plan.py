@@ -167,7 +167,7 @@ def _debian_step(layout: Layout, children: Children, unit: Unit) -> Step:
             return taken
         require_free_space(f"tools.{unit.name}", layout.tools, DEBIAN_SPACE_BYTES)
         tree = layout.debian / unit.name
-        apt = Apt(children, layout.tools / "apt" / unit.name)
+        apt = Apt(children, layout.scratch / f"{unit.name}.apt")
         versions, packages = unpack_unit(children, unit, tree, layout.bin, apt, layout.scratch / unit.name)
         programs = {name: format_version(version) or "" for name, version in versions.items()}
         files = (*(layout.bin / pin.name for pin in unit.pins), *(tree / pin.file for pin in unit.pins))

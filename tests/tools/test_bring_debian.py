@@ -65,7 +65,7 @@ def test_missing_lists_are_fetched_beside_the_tools(layout: Layout, tmp_path: Pa
     set_up(layout)
     calls = (tmp_path / "apt" / "apt-calls").read_text().splitlines()
     (update,) = [call for call in calls if call.endswith(" update")]
-    assert f"Dir::State::Lists={layout.tools / 'apt' / 'fakedeb' / 'lists'}" in update
+    assert f"Dir::State::Lists={layout.scratch / 'fakedeb.apt' / 'lists'}" in update
     assert probe_version(layout.bin / TOOL, ()) == (4, 5, 6)
 
 
