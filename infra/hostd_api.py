@@ -185,6 +185,10 @@ class HostdApi:
         if status != http.HTTPStatus.NOT_FOUND:
             self._good("DELETE", name, status, body)
 
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Any other question: status and JSON. On a new `HostdApi` it is sent once and never repeated."""
+        return self._ask(method, path, body)
+
     def _expect(self, method: str, path: str, body: bytes | None = None, label: str = "") -> bytes:
         status, answer = self._ask(method, path, body)
         return self._good(method, label or path, status, answer)
