@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -24,9 +25,10 @@ from services.agent.wire import NIL, Message, Reply, Request, encode, unpack_as
 
 PING_ID_BASE = 1 << 40
 OWN_STALL_S = 0.1
+SLOTS = 20
 GOLDEN = 0.6180339887498949
 _pong_decoder = msgspec.msgpack.Decoder(Pong)
-_beats = itertools.count()
+_places = itertools.count()
 
 
 class Watcher(Protocol):
@@ -83,9 +85,20 @@ async def describe(link: AgentLink, agent: str, *, timeout_s: float) -> tuple[Po
     return pong, unpack_as(answer, Description)
 
 
-def first_beat_s(interval_s: float) -> float:
-    """When the next new check asks first, so that any number of checks is spread evenly over the interval."""
-    return (next(_beats) * GOLDEN % 1.0) * interval_s
+def next_beat(now_s: float, interval_s: float, offset: float) -> float:
+    """When a check asks next, after `now_s`: in its own one of the `SLOTS` of every interval.
+
+    `offset` (0 to 1) is the check's place. Checks that share a slot are asked in one turn of the loop, which
+    costs the host far less than a turn each; the slots spread the rest evenly.
+    """
+    place_s = int(offset * SLOTS) / SLOTS * interval_s
+    beats = math.floor((now_s - place_s) / interval_s) + 1
+    return beats * interval_s + place_s
+
+
+def next_offset() -> float:
+    """A place for a new check, such that any number of checks is spread evenly."""
+    return next(_places) * GOLDEN % 1.0
 
 
 class SdkCheck:
@@ -110,7 +123,7 @@ class SdkCheck:
         self._loop = asyncio.get_running_loop()
         self._asked = PING_ID_BASE
         self._open_question = False
-        self._due = 0.0
+        self._offset = next_offset()
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._stopped = False
@@ -120,7 +133,7 @@ class SdkCheck:
 
     def start(self) -> None:
         """Begins to ask, at this check's own place in the interval."""
-        self._timer = self._loop.call_later(first_beat_s(self._interval_s), self._ask)
+        self._wait()
 
     def stop(self) -> None:
         """Ends the check and its connection."""
@@ -147,15 +160,15 @@ class SdkCheck:
         self._open_question = False
         if self._timer is not None:
             self._timer.cancel()
-        now = self._loop.time()
-        self._due = max(self._due + self._interval_s, now)
-        self._timer = self._loop.call_at(self._due, self._ask)
+        self._wait()
         self._watcher.pong(pong.incarnation, pong.state, False)
+
+    def _wait(self) -> None:
+        at = next_beat(self._loop.time(), self._interval_s, self._offset)
+        self._timer = self._loop.call_at(at, self._ask)
 
     def _ask(self) -> None:
         now = self._loop.time()
-        if self._due <= now - self._interval_s:
-            self._due = now
         self._asked += 1
         self._open_question = True
         self._timer = self._loop.call_at(now + self._timeout_s, self._unanswered, now + self._timeout_s)

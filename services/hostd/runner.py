@@ -143,6 +143,9 @@ class AgentRunner:
 
     def pong(self, incarnation: int, state: str, late: bool) -> None:
         """Its check had an answer."""
+        now = self.state
+        if now.phase is Phase.UP and now.missed == 0 and incarnation == now.incarnation and state == "up":
+            return  # nothing that a decision depends on has changed: the usual case, 4 times a second
         if self.spec.command is not None and self.state.phase is Phase.STARTING:
             self.feed(Event(EventKind.VALIDATED, incarnation))
         elif state == "draining":

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from infra.pki import Authority, Leaf
-from infra.topology import AgentSpec
 from infra.tools.paths import ToolMissing, tool_path
+from infra.topology import AgentSpec
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
@@ -251,6 +251,7 @@ class MiniStack:
     def __enter__(self) -> MiniStack:
         for host in self.hosts.values():
             host.configure()
+        self.leaf("operator")
         return self
 
     def start(self) -> None:
