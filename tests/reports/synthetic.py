@@ -100,9 +100,20 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7
 
 
 def _latency(
-    rng: random.Random, identifier: str, title: str, claim: str, target_ms: float, middle_ms: float, n: int,
-    *, statistic: str, coverage: float, stretch_ms: float | None = None, slow: int = 0, kept: int | None = None,
-) -> tuple[PlannedCriterion, CriterionResult, Samples]:  # fmt: skip
+    rng: random.Random,
+    identifier: str,
+    title: str,
+    claim: str,
+    target_ms: float,
+    middle_ms: float,
+    n: int,
+    *,
+    statistic: str,
+    coverage: float,
+    stretch_ms: float | None = None,
+    slow: int = 0,
+    kept: int | None = None,
+) -> tuple[PlannedCriterion, CriterionResult, Samples]:
     """A latency criterion of `n` planned trials of which `slow` break the target and `kept` were run."""
     ran = n if kept is None else kept
     values: list[float | None] = [middle_ms * math.exp(rng.gauss(0, 0.28)) for _ in range(ran)]
@@ -117,18 +128,39 @@ def _latency(
     )
     family = "RL" if identifier.startswith("RL") else "SD"
     plan = PlannedCriterion(
-        id=identifier, claim=claim, population="crashes of agents drawn from the manifest, under load",
+        id=identifier,
+        claim=claim,
+        population="crashes of agents drawn from the manifest, under load",
         method="SIGKILL of an agent's process while both hosts call it; the clock starts before the signal",
-        n=n, allowed_exceedances=0, coverage=coverage, confidence=0.95, statistic=statistic,
-        workload="40 calls a second from each host, open loop", fault="crash of an agent (SIGKILL)",
-    )  # fmt: skip
+        n=n,
+        allowed_exceedances=0,
+        coverage=coverage,
+        confidence=0.95,
+        statistic=statistic,
+        workload="40 calls a second from each host, open loop",
+        fault="crash of an agent (SIGKILL)",
+    )
     result = CriterionResult(
-        id=identifier, title=title, category="reliability" if family == "RL" else "service-discovery",
-        claim=claim, unit="ms", target=target_ms, direction=Direction.BELOW, verdict=verdict,
-        evidence=Evidence.MEASURED, estimate=None if math.isinf(estimate) else estimate,
-        bound=None if bound is None or math.isinf(bound) else bound, n=ran, exceedances=slow,
-        coverage=coverage, confidence=0.95, target_text=f"< {target_ms / 1000:g} s", stretch=stretch_ms,
-        stretch_text=f"< {stretch_ms:g} ms" if stretch_ms else None, statistic=statistic, method=plan.method,
+        id=identifier,
+        title=title,
+        category="reliability" if family == "RL" else "service-discovery",
+        claim=claim,
+        unit="ms",
+        target=target_ms,
+        direction=Direction.BELOW,
+        verdict=verdict,
+        evidence=Evidence.MEASURED,
+        estimate=None if math.isinf(estimate) else estimate,
+        bound=None if bound is None or math.isinf(bound) else bound,
+        n=ran,
+        exceedances=slow,
+        coverage=coverage,
+        confidence=0.95,
+        target_text=f"< {target_ms / 1000:g} s",
+        stretch=stretch_ms,
+        stretch_text=f"< {stretch_ms:g} ms" if stretch_ms else None,
+        statistic=statistic,
+        method=plan.method,
         reason={
             Verdict.PASS: f"no exceedance in {ran} trials",
             Verdict.FAIL: f"{slow} of {ran} trials exceeded {target_ms / 1000:g} s, none was allowed",
@@ -136,9 +168,11 @@ def _latency(
         }[verdict],
         remedy="Look at the slowest trial's time line, then at hostd's events on the host of that agent",
         trials_to_decide=needed + 41 - ran if verdict is Verdict.INCONCLUSIVE else None,
-        voids=1 if family == "RL" else None, duration_s=ran * 1.4, sources=(f"history/{identifier.lower()}.jsonl",),
+        voids=1 if family == "RL" else None,
+        duration_s=ran * 1.4,
+        sources=(f"history/{identifier.lower()}.jsonl",),
         facts={"p50": f"{shown[ran // 2]:.1f} ms", "slowest": f"{shown[-1]:.0f} ms"},
-    )  # fmt: skip
+    )
     hosts = tuple("mainpc" if rng.random() < 0.7 else "pc2" for _ in values)
     return (
         plan,
@@ -148,119 +182,276 @@ def _latency(
 
 
 def write_run(
-    out: Path, name: str, *, kind: str = "mixed", seed: int = 7, state: RunState = RunState.FINISHED
+    out: Path,
+    name: str,
+    *,
+    kind: str = "mixed",
+    seed: int = 7,
+    state: RunState = RunState.FINISHED,
+    plots: bool = True,
 ) -> Path:
-    """Write run.json, plan.json, verdicts.json and series.json of one made-up run; returns its folder."""
+    """Write run.json, plan.json, verdicts.json and series.json of one made-up run; returns its folder.
+
+    Without `plots` the data of plots are left out: rendering is then a matter of milliseconds.
+    """
     rng = random.Random(seed)
     slow = {"passing": 0, "failing": 4, "mixed": 4, "hostile": 4}[kind]
     few = 41 if kind in {"mixed", "hostile"} else None
     trials = [
-        _latency(rng, "SD-4", "Registered on one host, resolvable on the other",
-                 "p99 of the time from a registration on one host to a usable answer on the other is below 1 s, under load",
-                 1000, 6.2, 300, statistic="p99", coverage=0.99, stretch_ms=50),
-        _latency(rng, "SD-6", "Unhealthy instances leave the answers",
-                 "p95 of the time from a fault until the instance has left the answers of both hosts is below 1 s",
-                 1000, 120, 59, statistic="p95", coverage=0.95, stretch_ms=1000, kept=few),
-        _latency(rng, "RL-3", "Agent crash: detected, failed over and validated",
-                 "in 95 % of agent crashes the failure is detected in < 2 s, failed over in < 3 s and recovery validated in < 2 s",
-                 7000, 310, 59, statistic="p95", coverage=0.95, stretch_ms=250),
-        _latency(rng, "RL-3.detect", "Agent crash: detection", "p95 of the time to detect a crash is below 2 s",
-                 2000, 45, 59, statistic="p95", coverage=0.95),
-        _latency(rng, "RL-3.failover", "Agent crash: fail-over",
-                 "p95 of the time from a crash to the first good call from both hosts is below 3 s",
-                 3000, 210, 59, statistic="p95", coverage=0.95, slow=slow),
-    ]  # fmt: skip
+        _latency(
+            rng,
+            "SD-4",
+            "Registered on one host, resolvable on the other",
+            "p99 of the time from a registration on one host to a usable answer on the other is below 1 s",
+            1000,
+            6.2,
+            300,
+            statistic="p99",
+            coverage=0.99,
+            stretch_ms=50,
+        ),
+        _latency(
+            rng,
+            "SD-6",
+            "Unhealthy instances leave the answers",
+            "p95 of the time from a fault until both hosts' answers are free of the instance is below 1 s",
+            1000,
+            120,
+            59,
+            statistic="p95",
+            coverage=0.95,
+            stretch_ms=1000,
+            kept=few,
+        ),
+        _latency(
+            rng,
+            "RL-3",
+            "Agent crash: detected, failed over and validated",
+            "95 % of agent crashes are detected in < 2 s, failed over in < 3 s and validated in < 2 s",
+            7000,
+            310,
+            59,
+            statistic="p95",
+            coverage=0.95,
+            stretch_ms=250,
+        ),
+        _latency(
+            rng,
+            "RL-3.detect",
+            "Agent crash: detection",
+            "p95 of the time to detect a crash is below 2 s",
+            2000,
+            45,
+            59,
+            statistic="p95",
+            coverage=0.95,
+        ),
+        _latency(
+            rng,
+            "RL-3.failover",
+            "Agent crash: fail-over",
+            "p95 of the time from a crash to the first good call from both hosts is below 3 s",
+            3000,
+            210,
+            59,
+            statistic="p95",
+            coverage=0.95,
+            slow=slow,
+        ),
+    ]
     census = PlannedCriterion(
-        id="SD-1", claim="every agent of the fleet resolves to a usable endpoint from every host",
+        id="SD-1",
+        claim="every agent of the fleet resolves to a usable endpoint from every host",
         population="the agents of the manifest, asked from every worker host",
-        method="each host resolves each name in its discovery snapshot", statistic="share",
-    )  # fmt: skip
+        method="each host resolves each name in its discovery snapshot",
+        statistic="share",
+    )
     lookups = PlannedCriterion(
-        id="SD-2", claim="p99 of a look-up (name to usable endpoint) is below 100 ms from either host, under load",
-        population="warm look-ups of all names of the manifest under load", n=10000, allowed_exceedances=0,
-        method="a process on each host looks names up in random order", coverage=0.99, confidence=0.95,
+        id="SD-2",
+        claim="p99 of a look-up (name to usable endpoint) is below 100 ms from either host, under load",
+        population="warm look-ups of all names of the manifest under load",
+        n=10000,
+        allowed_exceedances=0,
+        method="a process on each host looks names up in random order",
+        coverage=0.99,
+        confidence=0.95,
         statistic="p99",
-    )  # fmt: skip
+    )
     claim = HOSTILE if kind == "hostile" else census.claim
     criteria = [
         CriterionResult(
-            id="SD-1", title="Every agent is registered, on both hosts", category="service-discovery", claim=claim,
-            unit="%", target=100, direction=Direction.EXACTLY, verdict=Verdict.PASS, evidence=Evidence.MEASURED,
-            estimate=100, n=154, exceedances=0, target_text="77/77 (100 %)", statistic="share",
-            stretch_text="any fleet size; 10,000 in simulation", method=census.method,
-            reason="154 of 154 answers named an instance that is up", duration_s=0.4,
-            sources=("history/sd-1.jsonl",), notes=(HOSTILE,) if kind == "hostile" else (),
+            id="SD-1",
+            title="Every agent is registered, on both hosts",
+            category="service-discovery",
+            claim=claim,
+            unit="%",
+            target=100,
+            direction=Direction.EXACTLY,
+            verdict=Verdict.PASS,
+            evidence=Evidence.MEASURED,
+            estimate=100,
+            n=154,
+            exceedances=0,
+            target_text="77/77 (100 %)",
+            statistic="share",
+            stretch_text="any fleet size; 10,000 in simulation",
+            method=census.method,
+            reason="154 of 154 answers named an instance that is up",
+            duration_s=0.4,
+            sources=("history/sd-1.jsonl",),
+            notes=(HOSTILE,) if kind == "hostile" else (),
         ),
         CriterionResult(
-            id="SD-2", title="Discovery latency, warm (p99)", category="service-discovery", claim=lookups.claim,
-            unit="ms", target=100, direction=Direction.BELOW, verdict=Verdict.PASS, evidence=Evidence.MEASURED,
-            estimate=0.021, bound=0.024, n=20000, exceedances=0, coverage=0.99, confidence=0.95,
-            target_text="< 100 ms", stretch=1, stretch_text="p99 < 1 ms warm", statistic="p99",
-            method=lookups.method, reason="no exceedance in 20,000 look-ups", duration_s=61.0,
-            sources=("history/sd-2.jsonl",), facts={"mean": "9.1 µs", "p99.9": "88 µs"},
+            id="SD-2",
+            title="Discovery latency, warm (p99)",
+            category="service-discovery",
+            claim=lookups.claim,
+            unit="ms",
+            target=100,
+            direction=Direction.BELOW,
+            verdict=Verdict.PASS,
+            evidence=Evidence.MEASURED,
+            estimate=0.021,
+            bound=0.024,
+            n=20000,
+            exceedances=0,
+            coverage=0.99,
+            confidence=0.95,
+            target_text="< 100 ms",
+            stretch=1,
+            stretch_text="p99 < 1 ms warm",
+            statistic="p99",
+            method=lookups.method,
+            reason="no exceedance in 20,000 look-ups",
+            duration_s=61.0,
+            sources=("history/sd-2.jsonl",),
+            facts={"mean": "9.1 µs", "p99.9": "88 µs"},
         ),
         *(result for _, result, _ in trials),
         *(
             CriterionResult(
-                id=i, title=title, category=category, claim=title, target_text=target,
+                id=i,
+                title=title,
+                category=category,
+                claim=title,
+                target_text=target,
                 reason="not planned by the quick profile",
                 remedy="Run the soak profile" if i in {"SD-3", "RL-1"} else "Build its campaign",
             )
             for i, title, category, target in REST
         ),
-    ]  # fmt: skip
+    ]
     order = [
         i for p in ("SD", "PF", "OB", "RL", "RK", "VR", "EV") for i in range(1, 11) for i in [f"{p}-{i}"]
     ]
     criteria.sort(key=lambda c: (order.index(c.id.partition(".")[0]), c.id))
     plan = Plan(
-        profile="quick", seed=seed, categories=CATEGORIES, created="2026-11-20T09:00:01Z",
+        profile="quick",
+        seed=seed,
+        categories=CATEGORIES,
+        created="2026-11-20T09:00:01Z",
         criteria=(census, lookups, *(p for p, _, _ in trials)),
-    )  # fmt: skip
+    )
     folder = out / name
     folder.mkdir(parents=True)
     run = Run(
-        id=name, started="2026-11-20T09:00:00Z", ended=None if state is RunState.RUNNING else "2026-11-20T09:06:42Z",
-        profile="quick", environment="local", seed=seed, plan_sha256=plan.sha256(), state=state,
-        commit="2cd7b9e41f0c6a7d55a1c2f4b7b1f0a7d1c0ffee", synthetic=True, fleet="fleet.yaml",
+        id=name,
+        started="2026-11-20T09:00:00Z",
+        ended=None if state is RunState.RUNNING else "2026-11-20T09:06:42Z",
+        profile="quick",
+        environment="local",
+        seed=seed,
+        plan_sha256=plan.sha256(),
+        state=state,
+        commit="2cd7b9e41f0c6a7d55a1c2f4b7b1f0a7d1c0ffee",
+        synthetic=True,
+        fleet="fleet.yaml",
         command=f"threenines verify --profile quick --seed {seed}",
-        versions={"threenines": "0.1.0", "python": "3.11.2", "etcd": "3.7.3", "prometheus": "2.42.0", "redis": "7.0.15"},
+        versions={
+            "threenines": "0.1.0",
+            "python": "3.11.2",
+            "etcd": "3.7.3",
+            "prometheus": "2.42.0",
+            "redis": "7.0.15",
+        },
         machine={"processors": "2", "memory": "8 GB", "kernel": "Linux 6.1", "hosts": "network namespaces"},
-        configuration={"agents": "77", "hosts": "mainpc, pc2, witness", "load": "40 calls a second from each host"},
-    )  # fmt: skip
+        configuration={
+            "agents": "77",
+            "hosts": "mainpc, pc2, witness",
+            "load": "40 calls a second from each host",
+        },
+    )
     verdicts = Verdicts(
         criteria=tuple(criteria),
         voids=(Void(criterion="RL-3", count=1, reason="the process had ended by itself before the signal"),),
-        deviations=(Deviation(what="SD-6 stopped after 41 of 59 trials", why="the time limit of the run was reached",
-                              effect="SD-6 stays open"),) if few else (),
+        deviations=(
+            Deviation(
+                what="SD-6 stopped after 41 of 59 trials",
+                why="the time limit of the run was reached",
+                effect="SD-6 stays open",
+            ),
+        )
+        if few
+        else (),
         instruments=(
-            Instrument(name="clock reads", value=0.0001, unit="ms", detail="CLOCK_BOOTTIME, two reads back to back, p99"),
-            Instrument(name="probe interval", value=2, unit="ms", detail="a fault's end is seen at most this late"),
+            Instrument(
+                name="clock reads",
+                value=0.0001,
+                unit="ms",
+                detail="CLOCK_BOOTTIME, two reads back to back, p99",
+            ),
+            Instrument(
+                name="probe interval", value=2, unit="ms", detail="a fault's end is seen at most this late"
+            ),
         ),
-    )  # fmt: skip
+    )
     quantiles = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
     curve = (0.004, 0.006, 0.008, 0.010, 0.013, 0.016, 0.021, 0.088, 0.41)
     series: tuple[Series, ...] = (
-        *(Quantiles(criterion="SD-2", title="Look-ups", unit="ms", quantiles=quantiles,
-                    values=tuple(v * f for v in curve), count=10000, group=g) for g, f in (("mainpc", 1.0), ("pc2", 1.13))),
+        *(
+            Quantiles(
+                criterion="SD-2",
+                title="Look-ups",
+                unit="ms",
+                quantiles=quantiles,
+                values=tuple(v * f for v in curve),
+                count=10000,
+                group=g,
+            )
+            for g, f in (("mainpc", 1.0), ("pc2", 1.13))
+        ),
         *(samples for _, _, samples in trials),
         TimeLine(
-            criterion="RL-3", title=HOSTILE if kind == "hostile" else "The slowest crash: agent memory-store on mainpc",
-            phases=(Phase(name="detected", start_ms=0, end_ms=61), Phase(name="failed over", start_ms=0, end_ms=402),
-                    Phase(name="validated", start_ms=402, end_ms=655)),
-            marks=(Mark(name="SIGKILL", at_ms=0), Mark(name="old process gone", at_ms=0.4),
-                   Mark(name="forked again", at_ms=148), Mark(name="first answer", at_ms=402)),
+            criterion="RL-3",
+            title=HOSTILE if kind == "hostile" else "The slowest crash: agent memory-store on mainpc",
+            phases=(
+                Phase(name="detected", start_ms=0, end_ms=61),
+                Phase(name="failed over", start_ms=0, end_ms=402),
+                Phase(name="validated", start_ms=402, end_ms=655),
+            ),
+            marks=(
+                Mark(name="SIGKILL", at_ms=0),
+                Mark(name="old process gone", at_ms=0.4),
+                Mark(name="forked again", at_ms=148),
+                Mark(name="first answer", at_ms=402),
+            ),
         ),
         Lines(
-            criterion="run", title="Calls a second", unit="calls/s", at_s=tuple(float(s) for s in range(0, 400, 5)),
-            lines=(Line(name="answered", values=tuple(80 + rng.gauss(0, 1.2) for _ in range(80))),
-                   Line(name="failed", values=tuple(0.0 if i % 9 else 0.6 for i in range(80)))),
+            criterion="run",
+            title="Calls a second",
+            unit="calls/s",
+            at_s=tuple(float(s) for s in range(0, 400, 5)),
+            lines=(
+                Line(name="answered", values=tuple(80 + rng.gauss(0, 1.2) for _ in range(80))),
+                Line(name="failed", values=tuple(0.0 if i % 9 else 0.6 for i in range(80))),
+            ),
         ),
-    )  # fmt: skip
+    )
     (folder / "run.json").write_bytes(encode(run))
     (folder / "plan.json").write_bytes(plan.encode())
     (folder / "verdicts.json").write_bytes(encode(verdicts))
-    (folder / "series.json").write_bytes(encode(SeriesFile(series=series)))
+    if plots:
+        (folder / "series.json").write_bytes(encode(SeriesFile(series=series)))
     return folder
 
 
