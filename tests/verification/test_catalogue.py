@@ -1,0 +1,86 @@
+"""The catalogue holds every row, and refuses what contradicts itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from verification.catalogue import CatalogueError, Estimator, load_catalogue
+from verification.checkers import CHECKERS
+
+ROWS = (Path(__file__).parent / "rows.txt").read_text().split()
+
+
+def test_every_row_of_the_requirements_stands_in_it_once_and_in_order():
+    rows = [entry.id for entry in load_catalogue().criteria if entry.id == entry.row]
+    assert rows == ROWS
+
+
+def test_parts_belong_to_rows():
+    assert {entry.row for entry in load_catalogue().criteria} == set(ROWS)
+
+
+def test_categories_and_thresholds():
+    catalogue = load_catalogue()
+    assert [(c.id, c.threshold) for c in catalogue.categories] == [
+        ("service-discovery", 0.95),
+        ("performance", 0.90),
+        ("monitoring", 0.95),
+        ("reliability", 0.99),
+        ("enhancement", 0.95),
+    ]
+    home = {"SD": "service-discovery", "PF": "performance", "OB": "monitoring", "RL": "reliability"}
+    for entry in catalogue.criteria:
+        assert entry.category == home.get(entry.id.partition("-")[0], "enhancement")
+
+
+def test_what_is_planned_can_be_checked_and_what_can_be_checked_is_planned():
+    catalogue = load_catalogue()
+    assert set(catalogue.planned("quick")) == set(CHECKERS)
+    assert all(e.remedy and e.claim and e.accepts for e in catalogue.criteria)
+    unplanned = [e for e in catalogue.criteria if not e.plans]
+    assert all(e.estimator is Estimator.NONE for e in unplanned)
+
+
+def test_quick_plans_samples_that_support_their_claims():
+    planned = load_catalogue().planned("quick")
+    assert planned["SD-2"].n == 10_000
+    assert planned["SD-4"].n == 300
+    for name in ("SD-2.cold", "SD-6", "RL-3", "RL-3.detect", "RL-3.failover", "RL-3.validate", "RL-3.hang"):
+        assert planned[name].n == 59
+        assert planned[name].coverage == planned[name].confidence == 0.95
+
+
+ENTRY = "{id: SD-1, title: t, category: c, claim: x, estimator: %s, accepts: [measured], remedy: r%s}"
+HEAD = "categories: [{id: c, title: C, threshold: 0.9}]\ncriteria:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (HEAD + "  - " + ENTRY % ("none", "") + "\n  - " + ENTRY % ("none", ""), "stands twice"),
+        (HEAD + "  - " + (ENTRY % ("none", "")).replace("category: c", "category: d"), "not one of"),
+        (HEAD + "  - " + (ENTRY % ("none", "")).replace("SD-1", "SD-1.part"), "must stand before it"),
+        (
+            HEAD + "  - " + ENTRY % ("none", ", plans: {quick: {population: p, n: 59}}"),
+            "without an estimator",
+        ),
+        (HEAD + "  - " + ENTRY % ("mean", ", plans: {quick: {population: p}}"), "without target"),
+        (
+            HEAD
+            + "  - "
+            + ENTRY
+            % (
+                "quantile",
+                ", target: 1, direction: below, plans: {quick: {population: p, n: 58, coverage: 0.95, confidence: 0.95}}",
+            ),
+            "58 trials cannot show 0.95",
+        ),
+        (HEAD + "  - " + ENTRY % ("guess", ""), "Invalid enum value"),
+        (HEAD + "  - " + ENTRY % ("none", ", wish: 1"), "unknown field"),
+    ],
+)
+def test_contradictions_are_refused(text, problem):
+    with pytest.raises(CatalogueError, match=problem):
+        load_catalogue(text.encode())
