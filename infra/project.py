@@ -164,6 +164,9 @@ def variables(layout: Layout) -> dict[str, str]:
     env["PULUMI_BACKEND_URL"] = f"file://{layout.root}"
     env["PULUMI_HOME"] = str(layout.home)
     env["PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER"] = "true"
+    # A refresh tells every difference from what was recorded, also one that leaves nothing to mend: a unit
+    # that was killed and started again by its supervisor.
+    env["PULUMI_ENABLE_LEGACY_REFRESH_DIFF"] = "true"
     # The backend keeps a copy of every checkpoint otherwise; the history of updates stays.
     env["PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS"] = "true"
     if "PULUMI_CONFIG_PASSPHRASE" not in env and "PULUMI_CONFIG_PASSPHRASE_FILE" not in env:

@@ -58,12 +58,17 @@ class Host(Resource, module="threenines", name="Host"):
 
 
 class Unit(Resource, module="threenines", name="Unit"):
-    """A server on a host."""
+    """A server on a host.
+
+    `instance` names the running process. A unit that was killed and started again by its supervisor shows as
+    drift through it, and leaves nothing to mend.
+    """
 
     state: pulumi.Output[str]
 
     def __init__(self, unit: UnitSpec, environment: Environment, opts: pulumi.ResourceOptions) -> None:
-        props = {"environment": to_text(environment), "spec": to_text(unit), "sha256": None, "state": None}
+        props: Properties = {"environment": to_text(environment), "spec": to_text(unit)}
+        props |= {"sha256": None, "state": None, "instance": None}
         super().__init__(UnitProvider(), f"unit-{unit.host}-{unit.name}", props, opts)
 
 
@@ -275,7 +280,8 @@ def _host_outs(props: Properties, state: HostState) -> Properties:
 
 
 def _unit_outs(props: Properties, state: UnitState) -> Properties:
-    return _outs(props, sha256=state.spec_sha256, state=UP if state.running else "down")
+    state_name = UP if state.running else "down"
+    return _outs(props, sha256=state.spec_sha256, state=state_name, instance=state.instance)
 
 
 def _gone() -> ReadResult:
