@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from reports.model import REPORT_SCHEMA, Comparison, CriterionResult, Regression, Report, Run, Verdict
+from reports.store import RunError
 
 
 def reports_in(out: Path) -> Iterator[Report]:
@@ -23,6 +24,20 @@ def reports_in(out: Path) -> Iterator[Report]:
         if report.schema == REPORT_SCHEMA:
             found.append(report)
     yield from sorted(found, key=lambda r: (r.run.started, r.run.id), reverse=True)
+
+
+def read(folder: Path) -> Report:
+    """The report of a rendered run. Raises `RunError` when there is none or it is damaged."""
+    path = folder / "report.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except FileNotFoundError:
+        raise RunError(str(path), "is missing", f"render it with `threenines report {folder.name}`") from None
+    except OSError as error:
+        raise RunError(str(path), f"cannot be read ({error.strerror})", "look at the file's rights") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        mend = f"render it again with `threenines report {folder.name}`"
+        raise RunError(str(path), f"is damaged ({error})", mend) from None
 
 
 def previous(run: Run, out: Path) -> Report | None:

@@ -57,16 +57,9 @@ TABLE = (
     Entry("resolve", "Find where an agent is served.", _FLEET),
     Entry("call", "Call a method of an agent.", _FLEET),
     Entry("verify", "Measure a running stack against its criteria and write the report.", _PROOF),
-    Entry("chaos", "List, show and run faults, and heal them all.", _PROOF),
-    Entry("sim", "Run the deciding code through simulated weeks.", _PROOF),
-    Entry("soak", "Watch the stack for days; can be resumed.", _PROOF),
-    Entry("selftest", "Judge the judge.", _PROOF),
     Entry("criteria", "List what must be true.", _HISTORY),
     Entry("report", "Render a run again.", _HISTORY),
     Entry("compare", "Set two runs side by side.", _HISTORY),
-    Entry("gate", "Decide about a release from reports.", _HISTORY),
-    Entry("review", "Review the history of reports.", _HISTORY),
-    Entry("evidence", "Sign evidence, or take it in from another machine.", _HISTORY),
 )
 
 
