@@ -103,7 +103,9 @@ def _worst(judged: dict[str, Judgement]) -> Judgement:
     """The worst block's figures, the counts of all."""
     name, worst = min(judged.items(), key=lambda item: (_SEVERITY.index(item[1].verdict), -_badness(item[1])))
     more = [j.trials_to_decide for j in judged.values() if j.trials_to_decide is not None]
-    missing = worst.verdict is Verdict.NOT_MEASURED
+    missing = worst.verdict is Verdict.NOT_MEASURED and any(
+        one.verdict is not Verdict.NOT_MEASURED for one in judged.values()
+    )
     return replace(
         worst,
         verdict=Verdict.INCONCLUSIVE if missing else worst.verdict,

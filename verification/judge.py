@@ -104,7 +104,8 @@ def _one(
     except Exception as error:  # a checker that breaks says nothing about the system: unknown
         told = f"the checker broke: {type(error).__name__}: {error}"
         return None, Judgement(Verdict.INCONCLUSIVE, told)
-    if shortfall is not None and plan.rule(entry.id).needs_load and judgement.verdict is not Verdict.FAIL:
+    untouched = {Verdict.FAIL, Verdict.NOT_MEASURED}
+    if shortfall is not None and plan.rule(entry.id).needs_load and judgement.verdict not in untouched:
         return found, dataclasses.replace(judgement, verdict=Verdict.VOID, reason=shortfall)
     return found, judgement
 

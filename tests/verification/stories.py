@@ -63,8 +63,9 @@ def with_plan(criterion: str, **changes: object) -> Catalogue:
     for entry in catalogue.criteria:
         if entry.id == criterion:
             quick = msgspec.structs.replace(entry.plans["quick"], **changes)
-            entry = msgspec.structs.replace(entry, plans={"quick": quick})
-        entries.append(entry)
+            entries.append(msgspec.structs.replace(entry, plans={"quick": quick}))
+        else:
+            entries.append(entry)
     return msgspec.structs.replace(catalogue, criteria=tuple(entries))
 
 

@@ -73,7 +73,8 @@ HEAD = "categories: [{id: c, title: C, threshold: 0.9}]\ncriteria:\n"
             + ENTRY
             % (
                 "quantile",
-                ", target: 1, direction: below, plans: {quick: {population: p, n: 58, coverage: 0.95, confidence: 0.95}}",
+                ", target: 1, direction: below, "
+                "plans: {quick: {population: p, n: 58, coverage: 0.95, confidence: 0.95}}",
             ),
             "58 trials cannot show 0.95",
         ),
