@@ -35,21 +35,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[int]:
-    """An empty Redis without persistence; yields its port."""
+def redis_server(pki: Path | None = None) -> Iterator[int]:
+    """An empty Redis without persistence, with `pki` behind mutual TLS alone; yields its port."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
-        command = [
-            tool("redis-server"),
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            folder,
-        ]
+        command = [tool("redis-server"), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        if pki is None:
+            command += ["--port", str(port)]
+        else:
+            command += ["--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(pki / "ca.pem")]
+            command += ["--tls-cert-file", str(pki / "host.pem"), "--tls-key-file", str(pki / "host.key")]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 10
