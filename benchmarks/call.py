@@ -7,8 +7,8 @@ decodes into the same type with the same library, so what differs is the way.
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -21,12 +21,12 @@ import msgspec
 
 from benchmarks.call_agent import Document, document
 from benchmarks.fleet import HOST, fleet
-from benchmarks.harness import Figure, cpu_s, figure, main, quantile
+from benchmarks.harness import Figure, figure, main, precise_cpu_s, quantile
 from infra.topology import AgentSpec
 from services.agent.client import Client
 
-ROUNDS = 5
-OURS, KEPT, FRESH = 4000, 800, 150
+ROUNDS = 15
+OURS, KEPT, FRESH = 1500, 300, 50
 
 
 @dataclass
@@ -36,31 +36,27 @@ class Side:
     call: Callable[[], Awaitable[object]]
     server_pid: int
     per_round: int
-    cpu_s: float = 0.0
+    cpu_per_call_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
 
     async def round(self) -> None:
         """`per_round` calls, one after the other."""
-        before = _own_cpu_s() + cpu_s(self.server_pid)
+        before = time.process_time() + precise_cpu_s(self.server_pid)
         for _ in range(self.per_round):
             began = time.perf_counter()
             await self.call()
             self.latencies_s.append(time.perf_counter() - began)
-        self.cpu_s += _own_cpu_s() + cpu_s(self.server_pid) - before
+        spent_s = time.process_time() + precise_cpu_s(self.server_pid) - before
+        self.cpu_per_call_s.append(spent_s / self.per_round)
 
     @property
     def cpu_us(self) -> float:
-        """CPU per call, both processes."""
-        return self.cpu_s / len(self.latencies_s) * 1e6
+        """CPU per call, both processes: the median of the rounds."""
+        return statistics.median(self.cpu_per_call_s) * 1e6
 
     def latency_us(self, q: float) -> float:
         """A quantile of the latency."""
         return quantile(self.latencies_s, q) * 1e6
-
-
-def _own_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def measure() -> Sequence[Figure]:

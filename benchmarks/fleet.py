@@ -55,6 +55,12 @@ class Fleet:
         """What the programs of this fleet are started with."""
         return {**os.environ, "THREENINES_RUN": str(self.run), "THREENINES_HOST": HOST}
 
+    def start_zygote(self) -> subprocess.Popen[bytes]:
+        """The zygote; it listens soon."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.agent.zygote"], env=self.environment(), cwd=ROOT
+        )
+
     async def fork(self, specs: Iterable[AgentSpec]) -> None:
         """All agents from the zygote, as fast as it goes."""
         client = ZygoteClient(self.run / "zygote.sock")
@@ -139,9 +145,7 @@ async def fleet(*, zygote: bool) -> AsyncIterator[Fleet]:
         process: subprocess.Popen[bytes] | None = None
         try:
             if zygote:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "services.agent.zygote"], env=made.environment(), cwd=ROOT
-                )
+                process = made.start_zygote()
                 made.zygote_pid = process.pid
                 async with asyncio.timeout(READY_LIMIT_S):
                     while not (made.run / "zygote.sock").exists():  # noqa: ASYNC110

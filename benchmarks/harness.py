@@ -66,6 +66,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def precise_cpu_s(pid: int) -> float:
+    """As `cpu_s`, to the nanosecond, of the main thread alone (`/proc/PID/schedstat`)."""
+    with open(f"/proc/{pid}/schedstat", "rb") as file:
+        return int(file.read().split()[0]) / 1e9
+
+
 def pss_kb(pid: int) -> int:
     """Proportional set size of a process in KiB (`/proc/PID/smaps_rollup`)."""
     with open(f"/proc/{pid}/smaps_rollup", "rb") as file:

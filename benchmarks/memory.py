@@ -1,4 +1,4 @@
-"""`memory`: proportional set size per agent after `BENCH_LOAD_S` seconds of load (60) and a forced collection.
+"""`memory`: proportional set size per agent after `BENCH_LOAD_S` seconds of load (60) and a collection.
 
 The baseline is one interpreter per agent, `BENCH_BASELINE_AGENTS` of them (12 unless said otherwise), loaded
 at the same rate per agent at the same time.

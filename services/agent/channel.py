@@ -40,12 +40,12 @@ class Channel(FrameConnection):
 
     async def request(self, agent: str, method: str, body: msgspec.Raw, *, timeout_s: float) -> msgspec.Raw:
         """The reply's body. Raises `CallError`: `unavailable` only when nothing was sent."""
-        if not self.open:
+        if self._transport is None:
             raise CallError(Code.UNAVAILABLE, f"no connection to {self.peer}")
         if len(self._waiting) + self._queued >= MAX_IN_FLIGHT:
             raise CallError(Code.OVERLOADED, f"{len(self._waiting)} calls to {self.peer} are in flight")
         due = self._loop.time() + timeout_s
-        if not self.writable:
+        if self._stall_timer is not None:
             await self._wait_writable(timeout_s)
             timeout_s = max(0.001, due - self._loop.time())
         self._next_id = number = self._next_id + 1

@@ -27,6 +27,7 @@ from services.agent.wire import pack, unpack
 from services.registry.model import Resolution
 
 MAX_CHANNELS: Final = 256
+_NONE: Final[dict[str, int]] = {}
 
 
 class _Link:
@@ -38,6 +39,10 @@ class _Link:
         self.channel: Channel | None = None
         self.incarnation = 0
         self.lock = asyncio.Lock()
+
+    def leads_to(self, target: Target) -> bool:
+        """True when a channel stands and no newer incarnation has taken the socket over."""
+        return self.channel is not None and self.channel.open and target.incarnation <= self.incarnation
 
 
 class Client:
@@ -77,13 +82,26 @@ class Client:
         packed = pack(body)
         target: Target | None = None
         try:
-            target = await self._target(agent, due)
-            return unpack(await self._send(target, agent, method, packed, due))
+            try:
+                target = self._directory.target(agent, self._inflight.get(agent, _NONE))
+            except NoView:
+                target = await self._confirmed(agent, due)
+            link = self._links.get(target.key)
+            if link is None or not target.alone or not link.leads_to(target):
+                return unpack(await self._send(target, agent, method, packed, due))
+            # The beaten track, without another layer: one instance, and a channel to it stands.
+            assert link.channel is not None
+            return unpack(await link.channel.request(agent, method, packed, timeout_s=timeout_s))
         except CallError as error:
+            if error.code == Code.DRAINING and target is not None:
+                self._forget(target.key)
             if not may_repeat(error, method, target) or loop.time() >= due:
                 raise
             self._directory.doubt(agent)
-        target = await self._target(agent, due)
+        try:
+            target = self._directory.target(agent, self._inflight.get(agent, _NONE))
+        except NoView:
+            target = await self._confirmed(agent, due)
         return unpack(await self._send(target, agent, method, packed, due))
 
     def resolve(self, agent: str) -> Resolution:
@@ -104,30 +122,26 @@ class Client:
         if channels:
             await asyncio.wait([channel.closed for channel in channels], timeout=1)
 
-    async def _target(self, agent: str, due: float) -> Target:
-        inflight = self._inflight.get(agent, {})
+    async def _confirmed(self, agent: str, due: float) -> Target:
+        """By hostd's word, or by the last good answer when hostd is away too."""
         try:
-            return self._directory.target(agent, inflight)
-        except NoView:
-            try:
-                left_s = max(0.001, due - asyncio.get_running_loop().time())
-                answer = await ask_hostd(self._directory.run, agent, self._scratch, timeout_s=left_s)
-                self._directory.remember(answer)
-            except CallError as error:
-                last = self._directory.last_good(agent)
-                if last is None or error.code == Code.NOT_FOUND:
-                    raise
-                answer = last
-            return self._directory.target(agent, inflight, answer)
+            left_s = max(0.001, due - asyncio.get_running_loop().time())
+            answer = await ask_hostd(self._directory.run, agent, self._scratch, timeout_s=left_s)
+            self._directory.remember(answer)
+        except CallError as error:
+            last = self._directory.last_good(agent)
+            if last is None or error.code == Code.NOT_FOUND:
+                raise
+            answer = last
+        return self._directory.target(agent, self._inflight.get(agent, _NONE), answer)
 
     async def _send(
         self, target: Target, agent: str, method: str, body: msgspec.Raw, due: float
     ) -> msgspec.Raw:
         link = self._links.get(target.key)
-        if link is not None and link.channel is not None and link.channel.open:
+        if link is not None and link.leads_to(target):
+            assert link.channel is not None
             channel = link.channel
-            if target.incarnation > link.incarnation:
-                channel = await self._dial(target, due)
         else:
             channel = await self._dial(target, due)
         timeout_s = due - asyncio.get_running_loop().time()
@@ -137,10 +151,6 @@ class Client:
         by_host[target.host] = by_host.get(target.host, 0) + 1
         try:
             return await channel.request(agent, method, body, timeout_s=timeout_s)
-        except CallError as error:
-            if error.code == Code.DRAINING:
-                self._forget(target.key, channel)
-            raise
         finally:
             by_host[target.host] -= 1
 
@@ -153,7 +163,7 @@ class Client:
             link = self._links[target.key] = _Link()
         async with link.lock:
             channel = link.channel
-            if channel is not None and channel.open and target.incarnation <= link.incarnation:
+            if channel is not None and link.leads_to(target):
                 return channel
             timeout_s = max(0.001, due - asyncio.get_running_loop().time())
             fresh = await open_unix(target.socket, self._scratch, timeout_s=timeout_s)
@@ -163,11 +173,11 @@ class Client:
             link.channel, link.incarnation = fresh, target.incarnation
             return fresh
 
-    def _forget(self, key: str, channel: Channel) -> None:
+    def _forget(self, key: str) -> None:
         link = self._links.get(key)
-        if link is not None and link.channel is channel:
+        if link is not None and link.channel is not None:
+            link.channel.close_when_idle()
             link.channel = None
-            channel.close_when_idle()
 
     def _make_room(self) -> None:
         if len(self._links) < MAX_CHANNELS:

@@ -45,14 +45,13 @@ class Target:
     """Where a call goes: a socket of this host, and what is known about the instance behind it."""
 
     socket: Path
+    key: str
+    """Equal for targets that share a connection."""
     host: str
     incarnation: int
     idempotent: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        """Equal for targets that share a connection."""
-        return self.socket.name
+    alone: bool
+    """No other instance could have been chosen."""
 
 
 class NoView(Exception):
@@ -68,6 +67,7 @@ class Directory:
         self._view = open_view(run / "discovery.snap", host)
         self._remembered: dict[str, Resolution] = {}
         self._doubted: set[str] = set()
+        self._targets: dict[str, tuple[Instance, Target]] = {}
 
     def resolve(self, name: str) -> Resolution:
         """The newest answer there is. Raises `CallError` `not-found`, or `NoView`."""
@@ -98,10 +98,26 @@ class Directory:
 
     def target(self, name: str, inflight: Mapping[str, int], known: Resolution | None = None) -> Target:
         """The socket for a call to `name`. Raises as `instance` does."""
-        instance = self.instance(name, inflight, known)
+        resolution = known if known is not None else self.resolve(name)
+        instance = self.instance(name, inflight, resolution)
+        alone = len(resolution.instances) == 1
+        last = self._targets.get(name)
+        if last is not None and last[0] is instance and last[1].alone is alone:
+            return last[1]  # a view gives the same object for as long as nothing changed
         direct = instance.host == self.host and instance.transport is Transport.UNIX
         socket = self.run / "agents" / f"{name}.sock" if direct else self.run / "gateway.sock"
-        return Target(socket, instance.host, instance.incarnation if direct else 0, instance.idempotent)
+        target = Target(
+            socket,
+            socket.name,
+            instance.host,
+            instance.incarnation if direct else 0,
+            instance.idempotent,
+            alone,
+        )
+        if len(self._targets) >= MAX_REMEMBERED:
+            self._targets.clear()
+        self._targets[name] = (instance, target)
+        return target
 
     def remember(self, resolution: Resolution) -> None:
         """Keeps an answer of hostd for as long as the snapshot cannot be read."""

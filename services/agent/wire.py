@@ -114,6 +114,13 @@ class FrameDecoder:
 
     def _feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
         pending = self._pending
+        whole = len(data)
+        if (
+            not pending
+            and HEADER_BYTES < whole <= HEADER_BYTES + MAX_FRAME_BYTES
+            and int.from_bytes(data[:HEADER_BYTES], "big") == whole - HEADER_BYTES
+        ):
+            return [_decode(bytes(data[HEADER_BYTES:]))]  # what nearly every read brings: exactly one frame
         if pending:
             pending += data
             source: bytes | bytearray | memoryview = pending
