@@ -363,7 +363,11 @@ class Daemon:
     def _figures(self) -> HostFigures:
         return HostFigures(
             agents=self.supervisor.counts(),
-            restarts=self.supervisor.restarts,
+            # Zeros first: a counter that begins at one hides its first step from increase().
+            restarts={
+                **{(name, cause): 0 for name in self.supervisor.runners for cause in ("crash", "hang")},
+                **self.supervisor.restarts,
+            },
             generation=self.view.generation,
             snapshot_age_s=self.view.age_ms() / 1000,
             stale=self.view.stale,
