@@ -191,9 +191,9 @@ def _mean(rule: Rule, found: Observations, block: str | None) -> Judgement:
     trials = _trials(found, block)
     n, over = len(trials), sum(not rule.kept_by(trial) for trial in trials)
     if n < 2:
-        return Judgement(
-            Verdict.NOT_MEASURED, "no trial counts", n=n, exceedances=over, trials_to_decide=rule.n
-        )
+        verdict = Verdict.INCONCLUSIVE if n else Verdict.NOT_MEASURED
+        reason = "one trial has no spread" if n else "no trial counts"
+        return Judgement(verdict, reason, n=n, exceedances=over, trials_to_decide=rule.n - n)
     values = [math.inf if trial.value is None else trial.value for trial in trials]
     mean = math.inf if any(map(math.isinf, values)) else math.fsum(values) / n
     lower, upper = statistics.mean_bounds(values, rule.confidence)

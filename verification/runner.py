@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from verification.progress import Progress
 LOAD_LIMIT_S = {"quick": 1200}
 """The load ends by itself after so long, should the harness be killed."""
 DEFAULT_LOAD_LIMIT_S = 4 * 3600
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,23 @@ def _measured(plan: RunPlan, deployment: Deployment, folder: _Folder, progress: 
     try:
         substrate = deployment.prepare(progress)
         with asyncio.Runner() as runner:
-            runner.run(_measure(plan, substrate, folder, progress))
+            runner.run(_cancellable(_measure(plan, substrate, folder, progress)))
     finally:
         with _signals_ignored():
             deployment.restore(progress)
+
+
+async def _cancellable(work: Coroutine[None, None, None]) -> None:
+    """Lets the stopping signals cancel `work` in order: every `finally` of it runs."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in STOPPING:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await work
+    finally:
+        for number in STOPPING:
+            loop.remove_signal_handler(number)
 
 
 async def _measure(plan: RunPlan, substrate: Substrate, folder: _Folder, progress: Progress) -> None:
@@ -269,12 +283,12 @@ def _fresh(out: Path, stem: str) -> Path:
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop a run as Ctrl-C does."""
+    """SIGTERM and SIGHUP stop a run as Ctrl-C does, outside of the event loop as well."""
 
-    def stop(number: int, _: object) -> None:
-        signal.raise_signal(signal.SIGINT)  # the event loop turns this one into an orderly cancellation
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, stop) for number in STOPPING if number != signal.SIGINT}
     try:
         yield
     finally:
@@ -285,8 +299,7 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
     """A second Ctrl-C does not interrupt the clearing up."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
     try:
         yield
     finally:

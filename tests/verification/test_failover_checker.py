@@ -50,7 +50,7 @@ def test_any_failover_is_told_as_it_was(left, served, validated):
     sound = max(max(served) + 20, validated)
     assert found.validated_ms == sound
     assert found.validation_ms == max(0, sound - max(served))
-    assert found.total_ms == max(max(left), sound)
+    assert found.total_ms == max(*left, sound)
 
 
 @pytest.mark.parametrize(

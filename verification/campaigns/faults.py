@@ -19,6 +19,7 @@ REST_S = 12.0
 """Between two faults on one agent, so that the host's back-off after several crashes does not set in."""
 REST_POLL_S = 0.25
 READY_TIMEOUT_S = 5.0
+EFFECT_TIMEOUT_S = 1.0
 SETTLE_S = 0.05
 BODIES = {
     "ask": msgspec.Raw(b'{"text":"are you there?","depth":0}'),
@@ -146,6 +147,11 @@ class Faults:
         for which, at in ((Kind.INVOKE, begin_ns), (kind, end_ns)):
             self._record(f"nemesis-{trial.id}", which, "fault", trial.agent, told, at)
         if kind is not Kind.OK:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EFFECT_TIMEOUT_S):
+                await tracker.effect.wait()
+        if not tracker.took_effect:  # void: there is nothing to wait for
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):

@@ -32,6 +32,7 @@ class Tracker:
     def __init__(self, trial: FaultTrial, hosts: tuple[str, ...]) -> None:
         self.incarnation: int | None = None
         self.ready = asyncio.Event()
+        self.effect = asyncio.Event()
         self.done = asyncio.Event()
         self.exited = False
         self._trial = trial
@@ -100,6 +101,7 @@ class Tracker:
                 self.exited = self.exited or record.f == "exited"
                 if self._gone_ns is None and record.f == self._fact and self._begin_ns is not None:
                     self._gone_ns = record.time_ns
+                    self.effect.set()
         self._look(record.time_ns)
 
     @property
