@@ -105,6 +105,11 @@ def target(criterion: Criterion) -> str:
     return f"{relation(criterion.direction)} {quantity(criterion.target, criterion.unit)}".strip()
 
 
+def printable(text: str) -> str:
+    """`text` without control characters, which no page has a use for."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
 def plural(value: int, one: str, many: str | None = None) -> str:
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 

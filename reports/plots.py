@@ -22,6 +22,7 @@ from reports.svg import ACCENT, BAD, INK, MUTED, SERIES, svg
 _MARKERS = ("o", "^", "s", "D")
 _HEIGHT_IN = 2.9
 _MOST_DOTS = 800
+_MOST_LETTERS = 34
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def draw(series: Sequence[Series], criterion: Criterion | None, prefix: str) -> 
     plots: list[Plot] = []
 
     def add(caption: str, alt: str, paint: Callable[[Figure], None], height_in: float = _HEIGHT_IN) -> None:
+        alt = figures.printable(alt)
         drawing = svg(paint, f"{prefix}-{len(plots)}", alt, height_in)
         plots.append(Plot(drawing, caption, alt))
 
@@ -90,7 +92,9 @@ def _distribution(figure: Figure, samples: Samples, criterion: Criterion | None)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     for guide in guides:
-        axes.axvline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+        axes.axvline(
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+        )
     _pad(axes, values, guides, log, axis="x")
     _legend(axes)
 
@@ -122,12 +126,14 @@ def _run_order(figure: Figure, samples: Samples, criterion: Criterion | None) ->
             markeredgewidth=0,
             color=SERIES[position],
             alpha=0.85,
-            label=name or None,
+            label=_label(name) if name else None,
         )
     if lost:
         axes.plot(lost, [ceiling] * len(lost), linestyle="none", marker="x", color=BAD, label="timed out")
     for guide in guides:
-        axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+        axes.axhline(
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+        )
     _value_axis(axes.yaxis, axes.set_yscale, samples.unit, log)
     _whole(axes.xaxis)
     axes.set_xlabel("trial")
@@ -151,11 +157,13 @@ def _quantiles(figure: Figure, curves: Sequence[Quantiles], criterion: Criterion
             curve.values,
             color=colour,
             linewidth=1.8,
-            label=curve.group,
+            label=_label(curve.group) if curve.group else None,
             linestyle=("-", "--")[position % 2],
         )
     for guide in guides:
-        axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+        axes.axhline(
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+        )
     ticks = [q for q in (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if q <= most]
     axes.xaxis.set_major_locator(FixedLocator([_nines(q) for q in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -182,7 +190,7 @@ def _timeline(figure: Figure, line: TimeLine) -> None:
         )
         right = phase.end_ms <= begin + span * 0.62
         axes.annotate(
-            f"{phase.name}  {figures.duration(width)}",
+            f"{_label(phase.name)}  {figures.duration(width)}",
             (phase.end_ms if right else phase.start_ms, row),
             xytext=(5 if right else -5, 0),
             textcoords="offset points",
@@ -194,7 +202,7 @@ def _timeline(figure: Figure, line: TimeLine) -> None:
         right = mark.at_ms <= begin + span * 0.62
         axes.plot([mark.at_ms] * 2, [-0.6, height], color=MUTED, linewidth=0.8, linestyle=":")
         axes.annotate(
-            f"{mark.name}  {figures.duration(mark.at_ms)}",
+            f"{_label(mark.name)}  {figures.duration(mark.at_ms)}",
             (mark.at_ms, height),
             xytext=(5 if right else -5, 0),
             textcoords="offset points",
@@ -225,20 +233,22 @@ def _lines(figure: Figure, chart: Lines, criterion: Criterion | None) -> None:
             color=SERIES[position],
             linewidth=1.6,
             linestyle=style,
-            label=line.name,
+            label=_label(line.name),
         )
     for mark in chart.marks:
         axes.axvline(mark.at_ms / 1000, color=MUTED, linewidth=0.9, linestyle=":")
     if criterion is not None and criterion.target is not None and criterion.unit == chart.unit:
         guide = _guides(criterion)[0]
-        axes.axhline(guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=guide.label)
+        axes.axhline(
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+        )
     axes.set_xlabel("seconds since the start")
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if chart.unit in figures.SCALED_UNITS:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.quantity(y, chart.unit)))
     else:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.number(y)))
-        axes.set_ylabel(chart.unit)
+        axes.set_ylabel(_label(chart.unit))
     if not any(v is not None and v < 0 for line in chart.lines for v in line.values):
         axes.set_ylim(bottom=0)
     axes.grid(axis="y")
@@ -338,6 +348,12 @@ def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         part = points[start:stop]
         kept.extend({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
     return sorted(kept)
+
+
+def _label(text: str) -> str:
+    """A label that fits: printable, cut where it is long, never one that matplotlib would hide."""
+    shown = "".join(c if c.isprintable() else " " for c in text).lstrip("_")
+    return shown if len(shown) <= _MOST_LETTERS else shown[: _MOST_LETTERS - 1] + "…"
 
 
 def _legend(axes: Any) -> None:

@@ -101,6 +101,10 @@ def _drawn(series: list[Series], criterion: Criterion | None, prefix: str) -> tu
     return tuple((Markup(p.svg), p.caption) for p in draw(series, criterion, prefix))  # noqa: S704
 
 
+def _shown(value: object) -> object:
+    return figures.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -109,6 +113,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_shown,
     )
     environment.filters.update(
         quantity=figures.quantity,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -61,9 +62,12 @@ def svg(paint: Callable[[Figure], None], prefix: str, alt: str, height_in: float
         FigureCanvasSVG(figure)
         paint(figure)
         buffer = io.StringIO()
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        with warnings.catch_warnings():
+            # Text stays text: the reader's browser has the letters that matplotlib's own font lacks.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(
+                buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            )
     return _themed(buffer.getvalue(), prefix, alt)
 
 

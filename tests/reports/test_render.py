@@ -170,6 +170,7 @@ def test_hostile_strings_stay_text(rendered: dict[str, Path]) -> None:
     folder = rendered["hostile"]
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
+    assert "\x1b" not in page
     assert "onerror=alert(2)&gt;" in page or "onerror=alert(2)&#" in page
     assert "49" not in re.findall(r"\{\{7\*7\}\}|49", page)[:1], "no second templating"
     comment = (folder / "report.md").read_text(encoding="utf-8")

@@ -1,0 +1,137 @@
+"""Drawings: every shape of data gives a well-formed SVG, the same each time, coloured by the page."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reports.model import (
+    Criterion,
+    Direction,
+    Line,
+    Lines,
+    Mark,
+    Phase,
+    Quantiles,
+    Samples,
+    Series,
+    TimeLine,
+)
+from reports.plots import _thin, draw
+from tests.reports.synthetic import HOSTILE
+
+CRITERION = Criterion(
+    id="RL-3",
+    title="t",
+    category="c",
+    claim="x",
+    unit="ms",
+    target=2000,
+    direction=Direction.BELOW,
+    estimate=80,
+    bound=95,
+    confidence=0.95,
+    statistic="p95",
+    exceedances=0,
+)
+
+
+def samples(*values: float | None, **more: object) -> Samples:
+    return Samples(criterion="RL-3", title="t", unit="ms", values=values, **more)  # type: ignore[arg-type]
+
+
+SERIES: dict[str, Series] = {
+    "one value": samples(5.0),
+    "all the same": samples(5.0, 5.0, 5.0),
+    "zeros": samples(0.0, 0.0),
+    "negative": samples(-1.0, 3.0),
+    "all timed out": samples(None, None),
+    "some timed out": samples(1.0, None, 3000.0),
+    "groups": samples(1.0, 2.0, 3.0, groups=("a", "b", "a")),
+    "more groups than markers": samples(*map(float, range(1, 9)), groups=tuple("abcdefgh")),
+    "groups of another length": samples(1.0, 2.0, groups=("a",)),
+    "wide": samples(1e-6, 1e9),
+    "logarithm asked of zero": samples(0.0, 1.0, log=True),
+    "many": samples(*(float(i % 97) + 0.5 for i in range(5000))),
+    "hostile": Samples(
+        criterion="x", title=HOSTILE, unit="ms", values=(1.0, 2.0), groups=(HOSTILE, "_hidden")
+    ),
+    "curve": Quantiles(
+        criterion="x", title="q", unit="ms", quantiles=(0.0, 0.5, 0.99, 1.0), values=(1, 2, 3, 4), count=9
+    ),
+    "flat curve": Quantiles(criterion="x", title="q", unit="%", quantiles=(0.5, 1.0), values=(0, 0), count=2),
+    "time line": TimeLine(
+        criterion="x",
+        title="t",
+        phases=(Phase(name="detected", start_ms=0, end_ms=61), Phase(name=HOSTILE, start_ms=61, end_ms=61)),
+        marks=(Mark(name="SIGKILL", at_ms=-0.2), Mark(name="late", at_ms=90)),
+    ),
+    "instant time line": TimeLine(criterion="x", title="t", phases=(Phase(name="p", start_ms=0, end_ms=0),)),
+    "lines": Lines(
+        criterion="x",
+        title="t",
+        unit="calls/s",
+        at_s=(0.0, 1.0, 2.0),
+        lines=(Line(name="a", values=(1.0, None, 3.0)), Line(name="short", values=(1.0,))),
+        marks=(Mark(name="fault", at_ms=1500),),
+    ),
+    "lines of nothing": Lines(
+        criterion="x", title="t", unit="s", at_s=(0.0,), lines=(Line(name="a", values=(None,)),)
+    ),
+}
+
+
+@pytest.mark.parametrize("series", SERIES.values(), ids=SERIES.keys())
+@pytest.mark.parametrize("criterion", [CRITERION, None], ids=["with target", "bare"])
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_every_shape_of_data_is_drawn(series: Series, criterion: Criterion | None) -> None:
+    plots = draw([series], criterion, "p1")
+    assert len(plots) == (2 if isinstance(series, Samples) else 1)
+    for plot in plots:
+        root = ElementTree.fromstring(plot.svg)
+        assert root.tag.endswith("svg")
+        assert root.get("role") == "img"
+        assert root.get("aria-label") == plot.alt
+        assert "viewBox" in root.attrib
+        assert "<script" not in plot.svg
+        assert "<image" not in plot.svg
+        used = set(re.findall(r"#[0-9a-f]{6}", plot.svg))
+        assert not used, f"colours that are not the page's: {used}"
+        ids = re.findall(r'\bid="([^"]+)"', plot.svg)
+        assert all(name.startswith("p1-") for name in ids)
+        referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', plot.svg))
+        assert referred <= set(ids)
+
+
+def test_drawings_are_the_same_each_time() -> None:
+    data = list(SERIES.values())
+    assert draw(data, CRITERION, "p1") == draw(data, CRITERION, "p1")
+
+
+@pytest.mark.parametrize("series", [samples(), TimeLine(criterion="x", title="t", phases=())])
+def test_no_data_no_drawing(series: Series) -> None:
+    assert draw([series], CRITERION, "p1") == ()
+
+
+def test_target_and_bound_are_in_the_drawing_and_in_its_words() -> None:
+    for plot in draw([samples(10.0, 20.0, 40.0)], CRITERION, "p1"):
+        assert "target &lt; 2 s" in plot.svg
+        assert "target < 2 s" in plot.alt
+        assert "3 trials: from 10 ms to 40 ms" in plot.alt
+    assert "95 % bound 95 ms" in draw([samples(10.0, 20.0, 40.0)], CRITERION, "p1")[0].svg
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4000))
+def test_thinning_keeps_the_extremes(values: list[float]) -> None:
+    points = list(enumerate(values))
+    kept = _thin(points)
+    assert len(kept) <= 800
+    assert set(kept) <= set(points)
+    assert min(v for _, v in kept) == min(values)
+    assert max(v for _, v in kept) == max(values)
+    assert kept == sorted(kept)
