@@ -58,6 +58,7 @@ class Supervisor:
         self._on_change = on_change
         self._on_incarnation = on_incarnation
         self._unclaimed: dict[str, tuple[int, int, int]] = {}
+        self._last_incarnation: dict[str, int] = {}  # of those that were removed in this life
 
     # What the runners ask of their host (services.hostd.runner.Surroundings).
 
@@ -104,7 +105,8 @@ class Supervisor:
         """Makes `spec` run. `incarnation`: the highest that the registry knows of it on this host."""
         runner = self.runners.get(spec.name)
         if runner is None:
-            runner = AgentRunner(spec, self, max(self._floor, incarnation + 1))
+            last = max(incarnation, self._last_incarnation.get(spec.name, 0))
+            runner = AgentRunner(spec, self, max(self._floor, last + 1))
             self.runners[spec.name] = runner
             self._claim(runner)
             runner.start()
@@ -151,6 +153,7 @@ class Supervisor:
         await runner.wait_for(lambda state: state.phase is Phase.DOWN, limit_s)
         if self.runners.get(name) is runner and not runner.state.wanted:
             runner.release()
+            self._last_incarnation[name] = max(runner.state.incarnation, runner.state.floor)
             del self.runners[name]
             for suffix in ("sock", "pid"):
                 (self.run_folder / "agents" / f"{name}.{suffix}").unlink(missing_ok=True)

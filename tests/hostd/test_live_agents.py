@@ -57,9 +57,11 @@ def test_a_stopped_agent_leaves_the_answers_and_is_started_anew(one_host: MiniSt
     os.kill(pid, signal.SIGSTOP)
     wait_for("out of the answers", lambda: host.up("alpha") is None)
     newer(host, "alpha", first)
-    assert [
-        name for name in names(host, "alpha") if name in ("unhealthy", "killed", "exited")
-    ] == ["unhealthy", "killed", "exited"]
+    assert [name for name in names(host, "alpha") if name in ("unhealthy", "killed", "exited")] == [
+        "unhealthy",
+        "killed",
+        "exited",
+    ]
     assert not Path(f"/proc/{pid}/fd").exists()
 
 
