@@ -196,12 +196,12 @@ class ProcessSubstrate:
             )
 
     def _agent(self, host: str, agent: str) -> Process | None:
-        """The agent's process, as hostd wrote it down: `PID STARTTIME`."""
+        """The agent's process, as the zygote wrote it down: `PID STARTTIME`, and what a reader ignores."""
         self._stack.host(host)
         _check_name("agent", agent)
         path = self._layout.host(host).run / "agents" / f"{agent}.pid"
         try:
-            pid, starttime = path.read_text(encoding="ascii").split()
+            pid, starttime, *_ = path.read_text(encoding="ascii").split()
             return Process(int(pid), int(starttime))
         except FileNotFoundError:
             return None
