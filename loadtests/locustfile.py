@@ -100,8 +100,9 @@ def _begin(environment: Environment, **_: object) -> None:
     gevent.spawn(_write, history)
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]  # as above
-def _end(environment: Environment, **_: object) -> None:
+@events.quit.add_listener  # type: ignore[untyped-decorator]  # as above
+def _end(**_: object) -> None:
+    """The users have ended by now, so that no call is cut off by the closing of their client."""
     if _session is not None:
         _session.history.mark(Kind.OK, "load-plan", None)
         _session.history.flush()

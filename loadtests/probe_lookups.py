@@ -30,7 +30,7 @@ def look_up(client: Client, name: str) -> Answer:
 
 
 def cold_look_up(name: str) -> str:
-    """The first look-up of this process, as one JSON line: a client is made, the snapshot opened and asked."""
+    """The first look-up of this process, as one JSON line: client made, snapshot opened and asked."""
     Client()  # imports what a client imports when it is made; opens nothing
     begin_ns = now_ns()
     try:
