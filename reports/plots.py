@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +16,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from reports import figures
-from reports.model import Criterion, Direction, Lines, Quantiles, Samples, Series, TimeLine
+from reports import alt, figures
+from reports.model import Criterion, Lines, Quantiles, Samples, Series, TimeLine
 from reports.svg import ACCENT, BAD, INK, MUTED, SERIES, svg
 
 _MARKERS = ("o", "^", "s", "D")
 _HEIGHT_IN = 2.9
 _MOST_DOTS = 800
 _MOST_LETTERS = 34
+_THINNEST_BAR = 0.012
 
 
 @dataclass(frozen=True)
@@ -38,54 +40,47 @@ def draw(series: Sequence[Series], criterion: Criterion | None, prefix: str) -> 
     """All plots of one criterion. `prefix` keeps the ids of several drawings on one page apart."""
     plots: list[Plot] = []
 
-    def add(caption: str, alt: str, paint: Callable[[Figure], None], height_in: float = _HEIGHT_IN) -> None:
-        alt = figures.printable(alt)
-        drawing = svg(paint, f"{prefix}-{len(plots)}", alt, height_in)
-        plots.append(Plot(drawing, caption, alt))
+    def add(caption: str, told: str, paint: Callable[[Figure], None], height_in: float = _HEIGHT_IN) -> None:
+        told = figures.printable(told)
+        drawing = svg(paint, f"{prefix}-{len(plots)}", told, height_in)
+        plots.append(Plot(drawing, caption, told))
 
     curves = [s for s in series if isinstance(s, Quantiles) and len(s.values) > 1]
     for title in dict.fromkeys(s.title for s in curves):
         group = [s for s in curves if s.title == title]
-        alt = "; ".join(_tell_quantiles(s) for s in group)
-        add(title, alt, lambda f, g=group: _quantiles(f, g, criterion))  # type: ignore[misc]
+        add(title, "; ".join(map(alt.of_quantiles, group)), partial(_quantiles, group, criterion))
     for one in series:
         match one:
             case Samples() if one.values:
-                alt = _tell_samples(one, criterion)
-                own = criterion is not None and one.title == criterion.title
-                spread, order = (
-                    ("Distribution", "In the order run")
-                    if own
-                    else (f"{one.title}: distribution", f"{one.title}: in the order run")
-                )
-                add(spread, alt, lambda f, s=one: _distribution(f, s, criterion))  # type: ignore[misc]
-                add(order, alt, lambda f, s=one: _run_order(f, s, criterion))  # type: ignore[misc]
+                told = alt.of_samples(one, criterion)
+                name = "" if criterion is not None and one.title == criterion.title else f"{one.title}: "
+                add(_capital(f"{name}distribution"), told, partial(_distribution, one, criterion))
+                add(_capital(f"{name}in the order run"), told, partial(_run_order, one, criterion))
             case TimeLine() if one.phases:
                 height = 1.0 + 0.34 * len(one.phases) + (0.22 * len(one.marks))
-                add(one.title, _tell_timeline(one), lambda f, s=one: _timeline(f, s), height)  # type: ignore[misc]
+                add(one.title, alt.of_timeline(one), partial(_timeline, one), height)
             case Lines() if one.lines and one.at_s:
-                add(one.title, _tell_lines(one), lambda f, s=one: _lines(f, s, criterion))  # type: ignore[misc]
+                add(one.title, alt.of_lines(one), partial(_lines, one, criterion))
             case _:
                 pass
     return tuple(plots)
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 # ------------------------------------------------------------------------------------------------ kinds
 
 
-def _distribution(figure: Figure, samples: Samples, criterion: Criterion | None) -> None:
+def _distribution(samples: Samples, criterion: Criterion | None, figure: Figure) -> None:
     axes = figure.add_subplot()
     values = _finite(samples.values)
     guides = _guides(criterion)
     log = _logarithmic(values, guides, samples.log)
     if values.size:
-        low, high = float(values.min()), float(values.max())
-        if low == high:
-            low, high = (low * 0.9, high * 1.1) if low else (-0.5, 0.5)
-        many = int(min(40, max(8, round(math.sqrt(values.size) * 1.6))))
-        edges = np.geomspace(low, high, many + 1) if log else np.linspace(low, high, many + 1)
-        edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
-        axes.hist(values, bins=list(edges), color=SERIES[0], alpha=0.85, linewidth=0)
+        edges = _edges(values, [*values.tolist(), *(g.value for g in guides)], log=log)
+        axes.hist(values, bins=edges, color=SERIES[0], alpha=0.85, linewidth=0)
     _value_axis(axes.xaxis, axes.set_xscale, samples.unit, log)
     _whole(axes.yaxis)
     axes.set_ylabel("trials")
@@ -99,7 +94,7 @@ def _distribution(figure: Figure, samples: Samples, criterion: Criterion | None)
     _legend(axes)
 
 
-def _run_order(figure: Figure, samples: Samples, criterion: Criterion | None) -> None:
+def _run_order(samples: Samples, criterion: Criterion | None, figure: Figure) -> None:
     axes = figure.add_subplot()
     values = _finite(samples.values)
     guides = [g for g in _guides(criterion) if g.name == "target"]
@@ -143,7 +138,7 @@ def _run_order(figure: Figure, samples: Samples, criterion: Criterion | None) ->
     _legend(axes)
 
 
-def _quantiles(figure: Figure, curves: Sequence[Quantiles], criterion: Criterion | None) -> None:
+def _quantiles(curves: Sequence[Quantiles], criterion: Criterion | None, figure: Figure) -> None:
     axes = figure.add_subplot()
     guides = [g for g in _guides(criterion) if g.name != "estimate"]
     everything = np.array([v for c in curves for v in c.values], dtype=float)
@@ -177,7 +172,7 @@ def _quantiles(figure: Figure, curves: Sequence[Quantiles], criterion: Criterion
     _legend(axes)
 
 
-def _timeline(figure: Figure, line: TimeLine) -> None:
+def _timeline(line: TimeLine, figure: Figure) -> None:
     axes = figure.add_subplot()
     rows = len(line.phases)
     ends = [p.end_ms for p in line.phases] + [m.at_ms for m in line.marks]
@@ -222,7 +217,7 @@ def _timeline(figure: Figure, line: TimeLine) -> None:
     axes.set_axisbelow(True)
 
 
-def _lines(figure: Figure, chart: Lines, criterion: Criterion | None) -> None:
+def _lines(chart: Lines, criterion: Criterion | None, figure: Figure) -> None:
     axes = figure.add_subplot()
     for position, line in enumerate(chart.lines[: len(SERIES)]):
         values = [math.nan if v is None else v for v in line.values][: len(chart.at_s)]
@@ -299,6 +294,21 @@ def _logarithmic(values: Any, guides: Sequence[_Guide], wish: bool | None) -> bo
     return wish if wish is not None else max(figures_shown) / min(figures_shown) > 20
 
 
+def _edges(values: Any, shown: Sequence[float], *, log: bool) -> list[float]:
+    """Edges of a histogram's bars: as many as the data bear, none too thin to see beside far-off lines."""
+    change, back = (math.log10, lambda x: 10.0**x) if log else (float, float)
+    low, high = change(float(values.min())), change(float(values.max()))
+    whole = change(max(shown)) - change(min(shown))
+    thinnest = whole * _THINNEST_BAR or abs(low) * 0.05 or 0.5
+    wanted = min(40, max(8, round(math.sqrt(values.size) * 1.6)))
+    bars = max(1, min(wanted, math.floor((high - low) / thinnest)))
+    width = max((high - low) / bars, thinnest)
+    begin = (low + high - bars * width) / 2
+    edges = [back(begin + width * i) for i in range(bars + 1)]
+    edges[0], edges[-1] = min(edges[0], float(values.min())), max(edges[-1], float(values.max()))
+    return edges
+
+
 def _pad(axes: Any, values: Any, guides: Sequence[_Guide], log: bool, *, axis: str) -> None:
     shown = [float(v) for v in values] + [g.value for g in guides]
     if not shown:
@@ -370,52 +380,3 @@ def _legend(axes: Any) -> None:
             columnspacing=1.2,
             borderaxespad=0.2,
         )
-
-
-# ----------------------------------------------------------------------------------------------- words
-
-
-def _tell_samples(samples: Samples, criterion: Criterion | None) -> str:
-    values = _finite(samples.values)
-    lost = sum(v is None for v in samples.values)
-    text = f"{figures.plural(len(samples.values), 'trial')}"
-    if values.size:
-        middle = figures.quantity(float(np.median(values)), samples.unit)
-        least, most = (figures.quantity(float(v), samples.unit) for v in (values.min(), values.max()))
-        text += f": from {least} to {most}, median {middle}"
-    if lost:
-        text += f", {lost} timed out"
-    if criterion is not None and criterion.target is not None:
-        worse = "above" if criterion.direction in {Direction.AT_MOST, Direction.BELOW} else "beyond"
-        text += f"; target {figures.target(criterion)}"
-        if criterion.exceedances is not None:
-            text += f", {criterion.exceedances} {worse} it"
-    return text + "."
-
-
-def _tell_quantiles(curve: Quantiles) -> str:
-    pairs = dict(zip(curve.quantiles, curve.values, strict=False))
-    told = [
-        f"{figures.percent_number(q * 100)} % at or below {figures.quantity(pairs[q], curve.unit)}"
-        for q in (0.5, 0.99, 0.999)
-        if q in pairs
-    ]
-    name = f"{curve.group}: " if curve.group else ""
-    return f"{name}{figures.plural(curve.count, 'value')}, {', '.join(told) or 'as a curve'}."
-
-
-def _tell_timeline(line: TimeLine) -> str:
-    steps = [
-        f"{p.name} from {figures.duration(p.start_ms)} to {figures.duration(p.end_ms)}" for p in line.phases
-    ]
-    return "; ".join(steps) + "."
-
-
-def _tell_lines(chart: Lines) -> str:
-    told = []
-    for line in chart.lines:
-        values = [v for v in line.values if v is not None]
-        if values:
-            low, high = (figures.quantity(v, chart.unit) for v in (min(values), max(values)))
-            told.append(f"{line.name} between {low} and {high}")
-    return "; ".join(told) + "."

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +24,7 @@ from reports.model import (
     Series,
     TimeLine,
 )
-from reports.plots import _thin, draw
+from reports.plots import _edges, _thin, draw
 from tests.reports.synthetic import HOSTILE
 
 CRITERION = Criterion(
@@ -135,3 +138,17 @@ def test_thinning_keeps_the_extremes(values: list[float]) -> None:
     assert min(v for _, v in kept) == min(values)
     assert max(v for _, v in kept) == max(values)
     assert kept == sorted(kept)
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=200), st.floats(0.001, 1e6), st.booleans())
+def test_every_trial_is_in_a_bar_that_can_be_seen(values: list[float], target: float, log: bool) -> None:
+    shown = [*values, target]
+    edges = _edges(np.array(values), shown, log=log)
+    assert edges == sorted(edges)
+    assert edges[0] <= min(values)
+    assert edges[-1] >= max(values)
+    counted, _ = np.histogram(values, bins=edges)
+    assert counted.sum() == len(values)
+    change = math.log10 if log else float
+    span = change(max(shown)) - change(min(shown))
+    assert all(change(b) - change(a) >= span * 0.0119 for a, b in pairwise(edges) if a > 0 or not log)
