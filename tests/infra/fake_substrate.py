@@ -65,7 +65,7 @@ class FakeSubstrate:
         key = f"{unit.host}/{unit.name}"
         with self.edit() as world:
             world["calls"].append(f"create_unit {key}")
-            if unit.env.get("BROKEN"):
+            if world.get("broken") == key:
                 raise SubstrateError(key, "did not become ready within 10 s", "read its log")
             pause = world.get("pause")
             world["units"][key] = {"sha256": unit.sha256, "running": True}

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from fake_substrate import install
+from tests.infra.fake_substrate import install
 
 install()
