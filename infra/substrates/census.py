@@ -25,6 +25,8 @@ SPAWNER = "THREENINES_SPAWNER"
 """Variable of spawned programs: `PID STARTTIME` of the session that wants their results."""
 
 _END_S = 10.0
+_MOST_LOOKS = 50
+"""On a machine where something ends all the time, so many looks have to do."""
 
 
 @dataclass(frozen=True, order=True)
@@ -76,21 +78,52 @@ def wait_gone(processes: Iterable[Process], timeout_s: float) -> bool:
 
 def marked(accept: Callable[[dict[str, str]], bool]) -> frozenset[Process]:
     """The processes whose environment, as far as it may be read, is accepted."""
-    found = set()
+    return _survey(accept).found
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """One look at every process: the accepted ones, those without memory (zombies, the kernel's own), and
+    whether somebody vanished between the listing and the look at its environment: it may have forked before.
+    """
+
+    found: frozenset[Process]
+    hollow: frozenset[int]
+    vanished: bool
+
+
+def _survey(
+    accept: Callable[[dict[str, str]], bool], meet: Callable[[Process], object] = lambda _: None
+) -> _Survey:
+    """Looks at everyone, the youngest first; calls `meet` with each accepted process at once."""
+    found, hollow, vanished = set(), set(), False
     for pid in _pids():
-        environ = environment_of(pid)
+        try:
+            environ = environment_of(pid)
+        except FileNotFoundError:
+            vanished = True
+            continue
+        except ProcessLookupError:
+            hollow.add(pid)
+            continue
         if environ and accept(environ):
             process = identify(pid)
-            if process is not None:
-                found.add(process)
-    return frozenset(found)
+            if process is None:
+                hollow.add(pid)
+                continue
+            meet(process)
+            found.add(process)
+    return _Survey(frozenset(found), frozenset(hollow), vanished)
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """The variables of ours that `pid` started with; empty when they cannot be read."""
+    """The variables of ours that `pid` started with; empty when they may not be read.
+
+    Raises FileNotFoundError when there is no such process, ProcessLookupError when it has no memory.
+    """
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except (FileNotFoundError, PermissionError, ProcessLookupError):
+    except PermissionError:
         return {}
     if b"THREENINES_" not in raw:
         return {}
@@ -132,17 +165,28 @@ class Census:
 
     def processes(self) -> frozenset[Process]:
         """Everyone alive, by all three signs, without ourselves and our ancestors."""
-        found = set(group_members(self.cgroup))
-        found |= marked(lambda environ: environ.get(MARK) == self.mark)
-        found |= dwellers(self.namespace)
+        return self._look().found
+
+    def _look(self, *, stop: bool = False) -> _Survey:
+        """Everyone of this host, stopped at sight if so wanted."""
         spared = _lineage()
-        return frozenset(process for process in found if process.pid not in spared)
+
+        def meet(process: Process) -> None:
+            if stop and process.pid not in spared:
+                send(process, signal.SIGSTOP)
+
+        survey = _survey(lambda environ: environ.get(MARK) == self.mark, meet)
+        others = (group_members(self.cgroup) | dwellers(self.namespace)) - survey.found
+        for process in others:
+            meet(process)
+        found = frozenset(p for p in survey.found | others if p.pid not in spared)
+        return _Survey(found, survey.hollow, survey.vanished)
 
     def kill(self, timeout_s: float = _END_S) -> tuple[Process, ...]:
         """SIGKILL to all at once; returns who was there. Raises SubstrateError when some do not end.
 
         With a control group the kernel kills them in one stroke (`cgroup.kill`). Else everyone is stopped
-        first, until a look finds nobody new, so that nobody can fork away from the sweep.
+        first, until a look finds nobody new and nobody just gone, so that nobody can fork away from it.
         """
         killed: set[Process] = set()
         if self.cgroup is not None and _lineage().isdisjoint(p.pid for p in group_members(self.cgroup)):
@@ -150,10 +194,14 @@ class Census:
             _kill_group(self.cgroup)
         while True:
             stopped: set[Process] = set()
-            while fresh := self.processes() - stopped:
-                for process in fresh:
-                    send(process, signal.SIGSTOP)
-                stopped |= fresh
+            hollow: frozenset[int] = frozenset()
+            for _ in range(_MOST_LOOKS):
+                look = self._look(stop=True)
+                settled = not look.vanished and look.hollow <= hollow and look.found <= stopped
+                stopped |= look.found
+                hollow = look.hollow
+                if settled:
+                    break
             for process in stopped:
                 send(process, signal.SIGKILL)
             killed |= stopped
@@ -219,7 +267,7 @@ def _kill_group(path: Path) -> None:
 
 
 def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return iter(sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True))
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -110,7 +111,9 @@ def _traces(stack: Stack, record: StackRecord, network: Network) -> set[str]:
         hosts |= {path.name for path in Path(record.cgroup).iterdir() if path.is_dir()}
     prefix = f"{stack.name}/"
     for process in marked(lambda environ: environ.get(MARK, "").startswith(prefix)):
-        mark = environment_of(process.pid).get(MARK, "")
+        mark = ""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            mark = environment_of(process.pid).get(MARK, "")
         if mark.startswith(prefix):
             hosts.add(mark.removeprefix(prefix))
     return hosts
