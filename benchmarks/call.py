@@ -1,7 +1,8 @@
 """`call`: CPU and latency of a call with a body of about 1.9 KB on one host, against HTTP.
 
 CPU counts client and server together (user and system). All sides take turns in short rounds, and every side
-decodes into the same type with the same library, so what differs is the way.
+decodes into the same type with the same library, so what differs is the way. On a busy machine every figure
+grows: between two calls others empty the caches.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from benchmarks.fleet import HOST, fleet
 from benchmarks.harness import Figure, figure, main, precise_cpu_s, quantile
 from infra.topology import AgentSpec
 from services.agent.client import Client
+from services.agent.loop import new_event_loop
 
 ROUNDS = 15
 OURS, KEPT, FRESH = 1500, 300, 50
+AT_ONCE = 16
 
 
 @dataclass
@@ -36,18 +39,22 @@ class Side:
     call: Callable[[], Awaitable[object]]
     server_pid: int
     per_round: int
+    at_once: int = 1
     cpu_per_call_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
 
     async def round(self) -> None:
-        """`per_round` calls, one after the other."""
+        """`per_round` calls, `at_once` of them in flight."""
         before = time.process_time() + precise_cpu_s(self.server_pid)
-        for _ in range(self.per_round):
+        await asyncio.gather(*(self._some(self.per_round // self.at_once) for _ in range(self.at_once)))
+        spent_s = time.process_time() + precise_cpu_s(self.server_pid) - before
+        self.cpu_per_call_s.append(spent_s / (self.per_round // self.at_once * self.at_once))
+
+    async def _some(self, number: int) -> None:
+        for _ in range(number):
             began = time.perf_counter()
             await self.call()
             self.latencies_s.append(time.perf_counter() - began)
-        spent_s = time.process_time() + precise_cpu_s(self.server_pid) - before
-        self.cpu_per_call_s.append(spent_s / self.per_round)
 
     @property
     def cpu_us(self) -> float:
@@ -61,7 +68,8 @@ class Side:
 
 def measure() -> Sequence[Figure]:
     """The figures."""
-    return asyncio.run(_measure())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_measure())
 
 
 async def _measure() -> Sequence[Figure]:
@@ -78,6 +86,9 @@ async def _measure() -> Sequence[Figure]:
                 async def ours() -> object:
                     return msgspec.convert(await client.call("echo", "echo", body), Document)
 
+                async def short() -> object:
+                    return msgspec.convert(await client.call("echo", "echo_short", body), Document)
+
                 async def kept() -> object:
                     return await _post(session, url, body)
 
@@ -90,19 +101,24 @@ async def _measure() -> Sequence[Figure]:
                     Side(ours, agent_pid, OURS),
                     Side(kept, http_pid, KEPT),
                     Side(fresh, http_pid, FRESH),
+                    Side(short, agent_pid, OURS),
+                    Side(ours, agent_pid, OURS, AT_ONCE),
+                    Side(kept, http_pid, KEPT, AT_ONCE),
                 ]
-                for call in (ours, kept, fresh):
+                for call in (ours, short, kept, fresh):
                     for _ in range(50):
                         assert await call() == body
                 for _ in range(ROUNDS):
                     for side in sides:
                         await side.round()
-    mine, alive, new = sides
+    mine, alive, new, brief, mine_many, alive_many = sides
     kept_name, fresh_name = "aiohttp, kept alive", "aiohttp, new client per call"
     size = len(msgspec.msgpack.encode(body))
     return (
         figure("call", f"CPU, client and server ({size} B body)", "µs", mine.cpu_us, new.cpu_us, fresh_name),
         figure("call", f"CPU, client and server ({size} B body)", "µs", mine.cpu_us, alive.cpu_us, kept_name),
+        figure("call", "CPU, handler without a task", "µs", brief.cpu_us, alive.cpu_us, kept_name),
+        figure("call", f"CPU, {AT_ONCE} in flight", "µs", mine_many.cpu_us, alive_many.cpu_us, kept_name),
         figure("call", "latency p50", "µs", mine.latency_us(0.5), new.latency_us(0.5), fresh_name),
         figure("call", "latency p50", "µs", mine.latency_us(0.5), alive.latency_us(0.5), kept_name),
         figure("call", "latency p99", "µs", mine.latency_us(0.99), alive.latency_us(0.99), kept_name),

@@ -27,7 +27,12 @@ class EchoAgent(Agent):
 
     @method(idempotent=True)
     async def echo(self, request: Document) -> Document:
-        """The request."""
+        """The request, by way of a task of its own."""
+        return request
+
+    @method(idempotent=True)
+    def echo_short(self, request: Document) -> Document:
+        """The request, by a handler that needs no task."""
         return request
 
 

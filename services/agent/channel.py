@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import msgspec
 
 from services.agent.connection import Deadlines, FrameConnection, Scratch
 from services.agent.errors import CallError, Code
-from services.agent.wire import Failure, Message, Reply, Request, encode
+from services.agent.wire import NOTICE_ID, Failure, Message, Reply, Request, encode
 
 MAX_IN_FLIGHT: Final = 1024
 
@@ -28,6 +29,7 @@ class Channel(FrameConnection):
         self._deadlines = Deadlines(loop, self._expire)
         self._next_id = 0
         self._queued = 0
+        self._hung_up: select.poll | None = None
         self._resumed = asyncio.Event()
         self._retiring = False
         self.closed = loop.create_future()
@@ -38,10 +40,26 @@ class Channel(FrameConnection):
         """Requests without an answer."""
         return len(self._waiting)
 
+    @property
+    def usable(self) -> bool:
+        """True while new requests may be sent: open, and neither end is about to close it."""
+        return self.open and not self._retiring
+
+    def connected(self) -> None:
+        transport = self.transport
+        if transport.get_extra_info("sslcontext") is None:
+            # Not every loop tells by the write itself that the other end is closed; ask before an idle
+            # connection is used, so that what was not delivered is called so.
+            self._hung_up = select.poll()
+            self._hung_up.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+
     async def request(self, agent: str, method: str, body: msgspec.Raw, *, timeout_s: float) -> msgspec.Raw:
         """The reply's body. Raises `CallError`: `unavailable` only when nothing was sent."""
-        if self._transport is None:
+        if self._transport is None or self._retiring:
             raise CallError(Code.UNAVAILABLE, f"no connection to {self.peer}")
+        if not self._waiting and self._hung_up is not None and self._hung_up.poll(0):
+            self.close()
+            raise CallError(Code.UNAVAILABLE, f"{self.peer} has closed the connection")
         if len(self._waiting) + self._queued >= MAX_IN_FLIGHT:
             raise CallError(Code.OVERLOADED, f"{len(self._waiting)} calls to {self.peer} are in flight")
         due = self._loop.time() + timeout_s
@@ -60,8 +78,7 @@ class Channel(FrameConnection):
         finally:
             self._waiting.pop(number, None)
             self._deadlines.discard(number)
-            if self._retiring and not self._waiting:
-                self.close()
+            self._close_if_done()
 
     async def _wait_writable(self, timeout_s: float) -> None:
         self._queued += 1
@@ -83,12 +100,18 @@ class Channel(FrameConnection):
     def close_when_idle(self) -> None:
         """Closes as soon as the last request in flight has its answer."""
         self._retiring = True
-        if not self._waiting:
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retiring and not self._waiting:
             self.close()
 
     def received(self, message: Message) -> None:
         if isinstance(message, Request):
             self.abort(ConnectionAbortedError("a server sent a request"))
+            return
+        if message.id == NOTICE_ID:
+            self.close_when_idle()
             return
         waiter = self._waiting.pop(message.id, None)
         if waiter is None or waiter.done():
@@ -100,6 +123,7 @@ class Channel(FrameConnection):
                 waiter.set_exception(CallError(message.code, message.message))
 
     def lost(self, cause: Exception | None) -> None:
+        self._hung_up = None
         reason = f": {cause}" if cause is not None else ""
         for waiter in self._waiting.values():
             if not waiter.done():

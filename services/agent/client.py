@@ -42,7 +42,7 @@ class _Link:
 
     def leads_to(self, target: Target) -> bool:
         """True when a channel stands and no newer incarnation has taken the socket over."""
-        return self.channel is not None and self.channel.open and target.incarnation <= self.incarnation
+        return self.channel is not None and self.channel.usable and target.incarnation <= self.incarnation
 
 
 class Client:

@@ -13,6 +13,7 @@ from infra.topology import AgentSpec
 from services.agent.client import Client
 from services.agent.hostd_link import HostdLink, registration
 from services.agent.log import configure
+from services.agent.loop import new_event_loop
 from services.agent.sdk import AgentDefinitionError, load_agent
 from services.agent.server import AgentServer
 
@@ -36,7 +37,8 @@ def run_agent(
         log.error("cannot start: %s", error)
         return EXIT_CANNOT_START
     agent = cls(spec, incarnation=incarnation)
-    return asyncio.run(_serve(AgentServer(agent, run / "agents" / f"{spec.name}.sock"), run, host))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(AgentServer(agent, run / "agents" / f"{spec.name}.sock"), run, host))
 
 
 async def _serve(server: AgentServer, run: Path, host: str | None) -> int:

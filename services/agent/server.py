@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,9 +19,10 @@ from services.agent.errors import AgentError, CallError, Code
 from services.agent.metrics import OTHER, CallMetrics
 from services.agent.sdk import Agent, Method, call_deadline, methods_of
 from services.agent.sockets import UnixListener, listen_unix
-from services.agent.wire import Failure, Message, Reply, Request, encode, pack
+from services.agent.wire import Failure, Message, Reply, Request, encode, goodbye, pack
 
 DRAIN_LIMIT_S: Final = 5.0
+FAREWELL_LIMIT_S: Final = 0.5
 MAX_CONNECTIONS: Final = 512
 DEADLINE_LIMIT_MS: Final = 3_600_000
 
@@ -101,6 +103,8 @@ class AgentServer:
         self._listener: UnixListener | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._alone = asyncio.Event()
+        self._alone.set()
         self._builtin: dict[str, Callable[[], object]] = {
             "_ping": lambda: Pong(agent.incarnation, self.state),
             "_describe": self.describe,
@@ -132,7 +136,9 @@ class AgentServer:
             return
         self.state = ServerState.DRAINING
         if self._listener is not None:
-            self._listener.close()
+            self._listener.hide()
+        for connection in list(self._connections):
+            connection.send(goodbye(self.agent.name))
         try:
             async with asyncio.timeout(self._drain_limit_s):
                 await self._idle.wait()
@@ -143,6 +149,12 @@ class AgentServer:
                 if call.task is not None:
                     call.task.cancel()
         await self.agent.on_stop()
+        # Whoever sent a request before hearing the good-bye is still told `draining`: nothing is left unread.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_LIMIT_S):
+                await self._alone.wait()
+        if self._listener is not None:
+            self._listener.close()
         self._deadlines.close()
         for connection in list(self._connections):
             connection.close()
@@ -156,10 +168,15 @@ class AgentServer:
             connection.abort(ConnectionAbortedError(f"more than {MAX_CONNECTIONS} connections"))
             return
         self._connections.add(connection)
+        self._alone.clear()
+        if self.state is ServerState.DRAINING:
+            connection.send(goodbye(self.agent.name))
 
     def disconnected(self, connection: _ServerConnection, cause: Exception | None) -> None:
         """A caller went. What it asked for runs to its end: nobody can take back half a side effect."""
         self._connections.discard(connection)
+        if not self._connections:
+            self._alone.set()
         if cause is not None and not isinstance(cause, ConnectionResetError | BrokenPipeError):
             log.warning("connection closed: %s: %s", type(cause).__name__, cause)
 

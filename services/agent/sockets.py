@@ -20,13 +20,17 @@ class UnixListener:
         self._path = path
         self._inode = inode
 
-    def close(self) -> None:
-        """No new connections; the path goes unless somebody else has taken it."""
+    def hide(self) -> None:
+        """The path goes, unless somebody else has taken it; who has connected already is still accepted."""
         try:
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
         except FileNotFoundError:
             pass
+
+    def close(self) -> None:
+        """No new connections."""
+        self.hide()
         self._server.close()
 
 

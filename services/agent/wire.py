@@ -45,6 +45,9 @@ class Failure(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
 
 Message = Request | Reply | Failure
 
+NOTICE_ID: Final = 0
+"""No request has this id: a `Failure` `draining` with it says that the server goes (see `goodbye`)."""
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(Message)
 _any_decoder: Final = msgspec.msgpack.Decoder()
@@ -85,6 +88,11 @@ def encode(message: Message) -> bytes:
     if size > MAX_FRAME_BYTES:
         raise CallError(Code.TOO_LARGE, f"message of {size} bytes, at most {MAX_FRAME_BYTES} are allowed")
     return size.to_bytes(HEADER_BYTES, "big") + payload
+
+
+def goodbye(who: str) -> bytes:
+    """The frame by which a server asks its callers to send nothing more and to close when they are done."""
+    return encode(Failure(NOTICE_ID, "draining", f"{who} stops"))
 
 
 class FrameDecoder:

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from services.agent.log import configure
+from services.agent.loop import new_event_loop
 from services.gateway.config import ConfigError, GatewayConfig, load_config
 from services.gateway.server import Gateway, ListenError
 
@@ -16,7 +17,8 @@ def main() -> int:
     configure("gateway")
     try:
         config = load_config()
-        asyncio.run(_serve(config))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(config))
     except ConfigError as error:
         print(f"threenines: gateway: {error}", file=sys.stderr)
         return 64

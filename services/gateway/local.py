@@ -32,7 +32,7 @@ class LocalAgents:
         """The reply's body. Raises `CallError`."""
         due = asyncio.get_running_loop().time() + timeout_s
         channel = self._channels.get(agent)
-        if channel is None or not channel.open:
+        if channel is None or not channel.usable:
             channel = await self._dial(agent, timeout_s)
         left_s = due - asyncio.get_running_loop().time()
         if left_s <= 0:
@@ -55,7 +55,7 @@ class LocalAgents:
     async def _dial(self, agent: str, timeout_s: float) -> Channel:
         async with self._locks.setdefault(agent, asyncio.Lock()):
             channel = self._channels.get(agent)
-            if channel is None or not channel.open:
+            if channel is None or not channel.usable:
                 self._make_room()
                 channel = await open_unix(self._agents / f"{agent}.sock", self._scratch, timeout_s=timeout_s)
                 self._channels[agent] = channel

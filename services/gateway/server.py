@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from services.agent.directory import Directory, NoView, OpenView, open_snapshot
 from services.agent.errors import CallError, Code
 from services.agent.hostd_ask import ask_hostd
 from services.agent.sockets import UnixListener, listen_unix
-from services.agent.wire import Failure, Message, Reply, Request, encode, pack
+from services.agent.wire import Failure, Message, Reply, Request, encode, goodbye, pack
 from services.gateway.config import GatewayConfig
 from services.gateway.http_call import HttpCaller
 from services.gateway.link import PeerLink
@@ -32,6 +33,7 @@ MAX_IN_FLIGHT: Final = 4096
 MAX_BYTES_IN_FLIGHT: Final = 64 << 20
 MAX_CONNECTIONS: Final = 1024
 DRAIN_LIMIT_S: Final = 5.0
+FAREWELL_LIMIT_S: Final = 0.5
 DEADLINE_LIMIT_MS: Final = 3_600_000
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
@@ -90,6 +92,9 @@ class Gateway:
         self._bytes = 0
         self._draining = False
         self._listeners: list[Callable[[], None]] = []
+        self._hide: list[Callable[[], None]] = []
+        self._alone = asyncio.Event()
+        self._alone.set()
 
     async def start(self) -> None:
         """Dials the peers and listens. Raises `ListenError`."""
@@ -112,6 +117,7 @@ class Gateway:
             self._listeners.append(server.close)
             local: UnixListener = await listen_unix(self._socket, lambda: _Caller(self, remote=False))
             self._listeners.append(local.close)
+            self._hide.append(local.hide)
         except OSError as error:
             where = f"{config.address}:{config.ports.gateway}"
             mend = (
@@ -127,10 +133,17 @@ class Gateway:
     async def stop(self) -> None:
         """Refuses new calls, waits for those on the way (bounded), closes everything."""
         self._draining = True
-        for close in self._listeners:
-            close()
+        for hide in self._hide:
+            hide()
+        for caller in list(self._callers):
+            caller.send(goodbye("the gateway"))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_LIMIT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_LIMIT_S):
+                await self._alone.wait()
+        for close in self._listeners:
+            close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(link.stop() for link in self._links.values()))
@@ -152,10 +165,15 @@ class Gateway:
             caller.abort(ConnectionAbortedError(f"more than {MAX_CONNECTIONS} connections"))
             return
         self._callers.add(caller)
+        self._alone.clear()
+        if self._draining:
+            caller.send(goodbye("the gateway"))
 
     def disconnected(self, caller: _Caller, cause: Exception | None) -> None:
         """A caller went; what it asked for goes on, its answer is dropped."""
         self._callers.discard(caller)
+        if not self._callers:
+            self._alone.set()
         if cause is not None and not isinstance(cause, ConnectionResetError | BrokenPipeError | ssl.SSLError):
             log.warning("connection of %s closed: %s", caller.peer or "a local caller", cause)
 

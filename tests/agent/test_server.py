@@ -16,7 +16,7 @@ from services.agent.connection import FrameConnection, Scratch
 from services.agent.errors import CallError, Code
 from services.agent.sdk import Agent, AgentDefinitionError, load_agent, method, methods_of
 from services.agent.server import AgentServer, ServerState
-from services.agent.wire import MAX_FRAME_BYTES, Message, Reply, encode, pack, unpack
+from services.agent.wire import MAX_FRAME_BYTES, Failure, Message, Reply, Request, encode, pack, unpack
 from tests.agent.kit import Worker, run_folder, serving, until
 
 
@@ -103,21 +103,11 @@ async def test_a_request_for_somebody_else_is_refused(channel: Channel) -> None:
 
 
 async def test_a_handler_that_never_returns_is_cancelled_and_its_caller_told(server: AgentServer) -> None:
-    class Raw(FrameConnection):
-        def __init__(self) -> None:
-            super().__init__(Scratch())
-            self.got: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-        def received(self, message: Message) -> None:
-            self.got.set_result(message)
-
     # Without a deadline of its own at the caller's end: the answer is the server's.
-    from services.agent.wire import Failure, Request
-
-    loop = asyncio.get_running_loop()
-    _, raw = await loop.create_unix_connection(Raw, str(server.path))
+    raw = await collect(server.path)
     raw.send(encode(Request(9, "worker", "block", 30, pack(None))))
-    answer = await asyncio.wait_for(raw.got, 10)
+    await until(lambda: len(raw.messages) == 1)
+    (answer,) = raw.messages
     assert isinstance(answer, Failure)
     assert (answer.id, answer.code) == (9, Code.DEADLINE)
     assert server.metrics.calls("block", Code.DEADLINE) == 1
@@ -126,8 +116,6 @@ async def test_a_handler_that_never_returns_is_cancelled_and_its_caller_told(ser
 
 
 async def test_no_time_left_runs_nothing(server: AgentServer, channel: Channel) -> None:
-    from services.agent.wire import Request
-
     waiter = asyncio.get_running_loop().create_future()
     channel._waiting[77] = waiter
     channel.send(encode(Request(77, "worker", "add", 0, pack(5))))
@@ -172,19 +160,46 @@ async def test_answers_come_in_any_order(server: AgentServer, channel: Channel) 
     assert await slow == "released"
 
 
+class Collector(FrameConnection):
+    """A peer that keeps what it is sent and heeds nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Scratch())
+        self.messages: list[Message] = []
+
+    def received(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+async def collect(path: Path) -> Collector:
+    _, connection = await asyncio.get_running_loop().create_unix_connection(Collector, str(path))
+    return connection
+
+
 async def test_drain_lets_calls_end_and_refuses_new_ones() -> None:
     with run_folder() as run:
         async with serving(run) as server:
             channel = await open_unix(server.path, Scratch(), timeout_s=5)
+            deaf = await collect(server.path)
             slow = asyncio.create_task(ask(channel, "block"))
             await worker(server).entered.wait()
             stopping = asyncio.create_task(server.stop())
             await until(lambda: server.state is ServerState.DRAINING)
             assert not server.path.exists()
-            assert await ask(channel, "_ping") == {"incarnation": 1, "state": "draining"}
+            await until(lambda: not channel.usable)  # it heard the good-bye, and still waits for its answer
             with pytest.raises(CallError) as caught:
                 await ask(channel, "add", 1)
-            assert caught.value.code == Code.DRAINING
+            assert caught.value.code == Code.UNAVAILABLE
+            for number, name in ((1, "_ping"), (2, "add")):  # sent by one who has not heard it
+                deaf.send(encode(Request(number, "worker", name, 1000, pack(1))))
+            await until(lambda: len(deaf.messages) == 3)
+            notice, pong, refusal = deaf.messages
+            assert isinstance(notice, Failure)
+            assert (notice.id, notice.code) == (0, Code.DRAINING)
+            assert isinstance(pong, Reply)
+            assert unpack(pong.body) == {"incarnation": 1, "state": "draining"}
+            assert isinstance(refusal, Failure)
+            assert (refusal.id, refusal.code) == (2, Code.DRAINING)
             worker(server).release.set()
             assert await slow == "released"
             await stopping

@@ -63,15 +63,19 @@ class Zygote:
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            path.unlink(missing_ok=True)
+            pass
         else:
             raise OSError(f"{path}: in use")
         finally:
             probe.close()
         self._adopt()
-        self._listener.bind(str(path))
+        # Whoever sees the path can connect: it gets its name when it listens.
+        temporary = path.with_name(f".zygote.{os.getpid():x}")
+        temporary.unlink(missing_ok=True)
+        self._listener.bind(str(temporary))
         self._listener.listen(MAX_CONNECTIONS)
         self._listener.setblocking(False)
+        temporary.rename(path)
         self._selector.register(self._listener, selectors.EVENT_READ)
 
     def serve(self) -> int:
