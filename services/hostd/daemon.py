@@ -277,12 +277,23 @@ class Daemon:
         self.view.told(definitions, update.entries, names, update.revision)
         if first or went_back or update.change.definitions:
             self.definitions.told(definitions, update.entries, update.revision)
+        for name in update.change.names:
+            self._check_echo(name, update.entries.get(name))
         for host in sorted(update.change.gone):
             self.events.add("host-gone", detail=host)
         for host in sorted(update.change.came):
             self.events.add("host-came", detail=host)
         self._listed.set()
         self.disk.save_view_soon(self._cached_view)
+
+    def _check_echo(self, name: str, entry: Entry | None) -> None:
+        """Our own record as etcd has it should be the one that we wrote; see `RecordWriter.repair`."""
+        own = self._own(name)
+        told = (
+            next((one for one in entry.instances if one.host == self._config.host), None) if entry else None
+        )
+        if (own.incarnation if own else 0) != (told.incarnation if told else 0):
+            self.records.repair(self.keys.instance(name, self._config.host))
 
     def _alive(self, revision: int) -> None:
         self.view.revision = max(self.view.revision, revision)

@@ -2,6 +2,8 @@
 
 Each write is a transaction on the revision that the record had when we last knew it. A write without an
 answer is ambiguous: the record is read again before the next try, so a late one never undoes a newer one.
+The one exception is a late *creation* that arrives after a deletion, which no comparison can tell from a
+right one: `repair`, called when the watch shows a record that ought not to be there, takes it back.
 """
 
 from __future__ import annotations
@@ -56,6 +58,14 @@ class RecordWriter:
         """There shall be no such record. Returns at once."""
         self._want(key, None)
 
+    def repair(self, key: str) -> None:
+        """The watch shows something else than was written here: look, and write again if it is so."""
+        record = self._records.get(key)
+        if record is not None and record.done == record.version:
+            record.revision = None
+            record.version += 1
+            self._ensure_worker(key, record)
+
     def forget(self) -> None:
         """etcd may have lost what it acknowledged: every record is read again before its next write."""
         for key, record in list(self._records.items()):
@@ -95,9 +105,12 @@ class RecordWriter:
             return record
         record.wanted = value
         record.version += 1
+        self._ensure_worker(key, record)
+        return record
+
+    def _ensure_worker(self, key: str, record: _Record) -> None:
         if record.worker is None:
             record.worker = asyncio.get_running_loop().create_task(self._work(key, record))
-        return record
 
     async def _work(self, key: str, record: _Record) -> None:
         retry_s = RETRY_S
