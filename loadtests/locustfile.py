@@ -12,7 +12,6 @@ import http.client
 import itertools
 import os
 import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,7 +56,6 @@ class Session:
     client: BlockingClient
     agents: tuple[Known, ...]
     seed: int
-    begun: float
     numbers: itertools.count[int]
 
     def candidates(self, chosen: Task) -> list[Known]:
@@ -93,7 +91,6 @@ def _begin(environment: Environment, **_: object) -> None:
         client=BlockingClient(),
         agents=_agents(),
         seed=options.seed if options else 1,
-        begun=time.monotonic(),
         numbers=itertools.count(),
     )
     history.mark(Kind.INVOKE, "load-plan", LoadPlan(per_s=workload.per_s, users=workload.users))
@@ -117,16 +114,19 @@ class AgentUser(User):
         assert _session is not None
         self._number = next(_session.numbers)
         self._chance = random.Random(f"{_session.seed}/{_session.history.host}/{self._number}")
-        self._beat_s = _session.workload.users / _session.workload.per_s
-        self._due = time.monotonic() + self._beat_s * self._number / _session.workload.users
+        self._beat_ns = round(1e9 * _session.workload.users / _session.workload.per_s)
+        self._due_ns = now_ns() + self._beat_ns * self._number // _session.workload.users
         self._life = 0
         self._turn = 0
-        gevent.sleep(max(0.0, self._due - time.monotonic()))
+        gevent.sleep(self._until_due_s())
 
     def wait_time(self) -> float:
         """Seconds until the next operation is due; none when it is overdue."""
-        self._due += self._beat_s
-        return max(0.0, self._due - time.monotonic())
+        self._due_ns += self._beat_ns
+        return self._until_due_s()
+
+    def _until_due_s(self) -> float:
+        return max(0, self._due_ns - now_ns()) / 1e9
 
     @task
     def operate(self) -> None:
@@ -139,9 +139,8 @@ class AgentUser(User):
             return
         agent = self._chance.choice(candidates)
         self._turn += 1
-        late_ns = max(0, int((time.monotonic() - self._due) * 1e9))
         if chosen.operation is Operation.LOOK_UP:
-            self._run("load-lookup", agent, "", late_ns, lambda: _session.client.resolve(agent.name))
+            self._run("load-lookup", agent, "", lambda: _session.client.resolve(agent.name))
             return
         method, body = self._request(chosen, agent)
         timeout_s = _session.workload.timeout_s
@@ -149,7 +148,6 @@ class AgentUser(User):
             "load-call",
             agent,
             method,
-            late_ns,
             lambda: _session.client.call(agent.name, method, body, timeout_s=timeout_s),
         )
 
@@ -161,10 +159,11 @@ class AgentUser(User):
         }
         return method, filled
 
-    def _run(self, f: str, agent: Known, method: str, late_ns: int, operation: object) -> None:
+    def _run(self, f: str, agent: Known, method: str, operation: object) -> None:
         assert _session is not None
         assert callable(operation)
         begun_ns = now_ns()
+        intended_ns = min(self._due_ns, begun_ns)
         kind, trouble, error = Kind.OK, None, None
         try:
             operation()
@@ -173,7 +172,7 @@ class AgentUser(User):
             kind = Kind.FAIL if failure.definite else Kind.INFO
             trouble = Trouble(error=failure.message, code=failure.code)
         ended_ns = now_ns()
-        begun = LoadCall(intended_ns=begun_ns - late_ns, category=agent.category, method=method)
+        begun = LoadCall(intended_ns=intended_ns, category=agent.category, method=method)
         process = f"load-{_session.history.host}-{self._number}.{self._life}"
         _session.history.pair(process, f, agent.name, begun, begun_ns, kind, trouble, ended_ns)
         if kind is Kind.INFO:
@@ -181,7 +180,7 @@ class AgentUser(User):
         self.environment.events.request.fire(
             request_type=f.removeprefix("load-"),
             name=agent.category or "uncategorised",
-            response_time=(ended_ns - begun_ns + late_ns) / 1e6,
+            response_time=(ended_ns - intended_ns) / 1e6,
             response_length=0,
             exception=error,
             context={},

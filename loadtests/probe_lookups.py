@@ -13,6 +13,9 @@ from loadtests.record import Kind, now_ns
 from services.agent.client import Client
 from services.agent.errors import CallError
 
+SLEEP_S = 0.002
+"""What the instruments' check sleeps, and how often watches look."""
+
 
 class ColdResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a fresh interpreter reports about its first look-up."""
@@ -74,11 +77,10 @@ class LookUpWork:
         """The clock's smallest step, and how late a sleeper is woken."""
         step = min(step for step in (-now_ns() + now_ns() for _ in range(2000)) if step > 0)
         late: list[float] = []
-        loop = asyncio.get_running_loop()
-        end = loop.time() + command.seconds
-        while (before := loop.time()) < end:
-            await asyncio.sleep(0.002)
-            late.append((loop.time() - before - 0.002) * 1000.0)
+        end_ns = now_ns() + int(command.seconds * 1e9)
+        while (before_ns := now_ns()) < end_ns:
+            await asyncio.sleep(SLEEP_S)
+            late.append((now_ns() - before_ns) / 1e6 - SLEEP_S * 1e3)
         late.sort()
         return Calibration(
             clock_step_ns=step,

@@ -182,7 +182,7 @@ def _quantile(rule: Rule, found: Observations, block: str | None) -> Judgement:
     more = max(more, 1)
     return replace(
         judged,
-        reason=f"{over} of {n} trials break the limit; {more} more without another one would decide",
+        reason=f"{over} of {n} trials break the limit, which neither proves nor refutes it",
         trials_to_decide=more,
     )
 
@@ -209,7 +209,7 @@ def _mean(rule: Rule, found: Observations, block: str | None) -> Judgement:
             reason=f"the mean of {n} trials keeps the limit with {rule.confidence:.0%} confidence",
         )
     more = max(rule.n - n, 1)
-    return replace(judged, reason=f"{n} trials do not decide; {more} more may", trials_to_decide=more)
+    return replace(judged, reason=f"{n} trials do not decide", trials_to_decide=more)
 
 
 def _rate(rule: Rule, found: Observations, block: str | None) -> Judgement:
@@ -231,7 +231,7 @@ def _rate(rule: Rule, found: Observations, block: str | None) -> Judgement:
             f"with {rule.confidence:.0%} confidence",
         )
     more = max(rule.n - n, statistics.trials_for_share(rule.target / 100.0, 0, rule.confidence) - n, 1)
-    return replace(judged, reason=f"none of {n} failed; {more} more would decide", trials_to_decide=more)
+    return replace(judged, reason=f"none of {n} failed, too few to prove it", trials_to_decide=more)
 
 
 def _spread(values: Sequence[float], unit: str | None) -> tuple[tuple[str, str], ...]:

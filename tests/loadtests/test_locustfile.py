@@ -1,0 +1,103 @@
+"""Locust itself, on a host that has a snapshot and agents that do not answer."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadtests.protocol import LoadCall, LoadPlan
+from services.registry.model import Entry
+from services.registry.snapshot import SnapshotWriter
+from tests.loadtests.kit import instance
+from verification.history import History, Kind, value_of
+from verification.links import locustfile
+
+LOCAL = "127.83.12.9"
+ROOT = Path(__file__).parents[2]
+WORKLOAD = """
+name: small
+per_s: 40
+users: 8
+timeout_s: 0.5
+tasks:
+  - {operation: look-up, share: 50}
+  - operation: call
+    share: 50
+    bodies: {ask: {text: "{agent} {n}", depth: 0}}
+"""
+
+
+class Listing(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        agents = [{"name": f"agent-{i}", "category": "core", "methods": ["ask"]} for i in range(3)]
+        body = msgspec.json.encode({"agents": agents, "revision": 1, "stale": False})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def host(tmp_path):
+    server = http.server.ThreadingHTTPServer((LOCAL, 7700), Listing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    writer = SnapshotWriter(tmp_path / "discovery.snap")
+    entries = {f"agent-{i}": Entry(name=f"agent-{i}", instances=(instance(f"agent-{i}"),)) for i in range(3)}
+    writer.publish(entries, revision=1, fresh_for_ms=60_000)
+    (tmp_path / "agents").mkdir()
+    yield {"THREENINES_RUN": str(tmp_path), "THREENINES_HOST": "mainpc", "THREENINES_LOCAL": LOCAL}
+    writer.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_load_keeps_its_beat_and_writes_every_operation(tmp_path, host):
+    (tmp_path / "small.yaml").write_text(WORKLOAD)
+    (tmp_path / "history").mkdir()
+    with open(tmp_path / "history" / "load.jsonl", "wb") as out:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "locust", "-f", locustfile(), "--headless", "--only-summary"),
+                *("-u", "8", "-r", "8", "-t", "3s", "--history", "-"),
+                *("--workload", str(tmp_path / "small.yaml"), "--seed", "5"),
+            ],
+            env={**os.environ, **host, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=100,
+            check=False,
+        )
+    told = done.stderr.decode()
+    assert done.returncode == 1, told  # Locust's own way to say that there were failures
+    assert "lookup" in told
+    history = History.read(tmp_path)
+    assert history.notes == ()
+    (plan,) = history.of("load-plan")
+    assert value_of(plan.invoke, LoadPlan) == LoadPlan(per_s=40.0, users=8)
+    assert plan.kind is Kind.OK
+    look_ups, calls = list(history.of("load-lookup")), list(history.of("load-call"))
+    assert {op.kind for op in look_ups} == {Kind.OK}
+    assert {op.kind for op in calls} == {Kind.FAIL}  # nobody listens: certainly not delivered
+    by_user: dict[str, list[int]] = {}
+    for operation in sorted((*look_ups, *calls), key=lambda op: op.invoke.time_ns):
+        intended = value_of(operation.invoke, LoadCall).intended_ns
+        by_user.setdefault(operation.invoke.process, []).append(intended)
+        assert intended <= operation.invoke.time_ns
+    assert len(by_user) == 8
+    # Every user has its beat of 8 / 40 s, however late its operations began.
+    for instants in by_user.values():
+        beats = [(after - before) / 1e9 for before, after in pairwise(instants)]
+        assert beats == pytest.approx([0.2] * len(beats), abs=0.002)
+    assert {op.key for op in calls} <= {"agent-0", "agent-1", "agent-2"}
