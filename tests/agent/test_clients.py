@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -318,3 +319,45 @@ async def test_a_client_needs_to_know_its_host(monkeypatch: pytest.MonkeyPatch) 
     for make in (Client, BlockingClient):
         with pytest.raises(CallError, match="THREENINES_RUN"):
             make()
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from pathlib import Path
+from services.agent.blocking import BlockingClient
+from tests.agent.kit import FakeView, instance
+view = FakeView(); view.put(instance())
+with BlockingClient(Path(sys.argv[1]), "mainpc", open_view=view) as client:
+    blocked = [gevent.spawn(client.call, "worker", "block") for _ in range(3)]
+    gevent.sleep(0)
+    print([client.call("worker", "quick") for _ in range(3)], flush=True)
+    try:
+        client.call("worker", "block", timeout_s=0.1)
+    except Exception as error:
+        print(error.code, flush=True)
+    sys.stdin.readline()
+    gevent.joinall(blocked)
+    print([greenlet.value for greenlet in blocked])
+"""
+
+
+async def test_greenlets_share_a_blocking_client() -> None:
+    with run_folder() as run:
+        async with serving(run) as server:
+            assert isinstance(server.agent, Worker)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                GEVENT,
+                str(run),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"['at once', 'at once', 'at once']\n"
+            assert await process.stdout.readline() == b"deadline\n"
+            server.agent.release.set()
+            answer, _ = await process.communicate(b"\n")
+            assert answer == b"['released', 'released', 'released']\n"
+            assert process.returncode == 0
