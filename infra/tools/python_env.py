@@ -101,12 +101,15 @@ class PythonEnv:
         return f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
     def install_packages(self, children: Children) -> str:
-        """Install what the lock says, every file checked against its hash."""
+        """Install what the lock says, every file checked against its hash; Python compiles what it imports later."""
         where = "python.packages"
         pip = self._pip()
         self.unfinished.touch()
         try:
-            children.run(where, [*pip, "install", "--progress-bar=off", "--require-hashes", "-r", self.lock])
+            children.run(
+                where,
+                [*pip, "install", "--no-compile", "--progress-bar=off", "--require-hashes", "-r", self.lock],
+            )
         except SetupError:  # pip failed by itself and took back what it had begun
             self.unfinished.unlink()
             raise
