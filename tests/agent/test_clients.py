@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -58,7 +59,7 @@ class Script:
     steps: list[str]
     seen: list[Request] = field(default_factory=list)
 
-    def __enter__(self) -> Script:
+    def __enter__(self) -> Self:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
         self._listener.listen()
@@ -204,7 +205,7 @@ async def test_a_new_incarnation_is_followed(host: Host) -> None:
 @pytest.mark.parametrize(
     "changes", [{"host": "pc2"}, {"transport": Transport.HTTP, "port": 8100}], ids=["other host", "a program"]
 )
-async def test_what_is_not_here_goes_through_the_gateway(host: Host, changes: dict[str, object]) -> None:
+async def test_what_is_not_here_goes_through_the_gateway(host: Host, changes: dict[str, Any]) -> None:
     with script(host, "answer", name="gateway.sock") as gateway:
         host.view.put(instance(**changes))
         assert await host.call("worker", "work", [1]) == "answer 1"

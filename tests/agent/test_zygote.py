@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ async def ended(child: Child) -> None:
     await until(lambda: bool(select.select([child.pidfd], [], [], 0)[0]))
 
 
-def ask(run: Path, name: str, method: str, body: object = None) -> object:
+def ask(run: Path, name: str, method: str, body: object = None) -> Any:
     view = FakeView()
     view.put(instance(name))
     with BlockingClient(run, "mainpc", open_view=view) as client:
