@@ -7,7 +7,6 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -18,7 +17,7 @@ from services.agent.client import Client
 from services.agent.errors import CallError, Code
 from services.agent.wire import NIL, unpack_as
 from services.control.agent import Phase
-from services.hostd.access import ApiError, Right, require
+from services.hostd.access import ApiError, Right
 from services.hostd.admission import MAX_BODY_BYTES, objection, read_spec
 from services.hostd.agents import Supervisor
 from services.hostd.config import HostConfig
@@ -26,10 +25,23 @@ from services.hostd.definitions import Definitions
 from services.hostd.events import EventLog
 from services.hostd.external import Externals, ExternalSpec
 from services.hostd.health import SdkCheck
-from services.hostd.metrics import CONTENT_TYPE, HostMetrics, program_metrics
+from services.hostd.http import (
+    AgentAnswer,
+    AgentsAnswer,
+    StartedAnswer,
+    TargetGroup,
+    as_json,
+    as_text,
+    errors_as_json,
+    guarded,
+    number,
+    read_body,
+    unknown,
+    want_of,
+)
+from services.hostd.metrics import HostMetrics, program_metrics
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View
-from services.registry.etcd_types import EtcdError
 from services.registry.model import Instance, InstanceState, Resolution
 from services.registry.select import ANYONE, Want
 
@@ -49,29 +61,6 @@ CALL_STATUS = {
     Code.TOO_LARGE: 422,
     Code.DEADLINE: 504,
 }
-
-
-class AgentsAnswer(msgspec.Struct, frozen=True):
-    agents: list[Instance]
-    revision: int
-    stale: bool
-
-
-class AgentAnswer(msgspec.Struct, frozen=True):
-    definition: AgentSpec | None
-    instances: tuple[Instance, ...]
-
-
-class StartedAnswer(msgspec.Struct, frozen=True):
-    name: str
-    host: str
-    incarnation: int
-    state: str
-
-
-class TargetGroup(msgspec.Struct, frozen=True):
-    targets: tuple[str, ...]
-    labels: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +120,7 @@ class Api:
         self._runners.clear()
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_errors], client_max_size=CALL_LIMIT_BYTES)
+        app = web.Application(middlewares=[errors_as_json], client_max_size=CALL_LIMIT_BYTES)
         read, call, register, admin = Right.READ, Right.CALL, Right.REGISTER, Right.ADMINISTER
         for method, path, right, handler in (
             ("GET", "/v1/ready", read, self._get_ready),
@@ -151,7 +140,7 @@ class Api:
             ("POST", "/v1/drain", admin, self._post_drain),
             ("DELETE", "/v1/drain", admin, self._delete_drain),
         ):
-            app.router.add_route(method, path, _guarded(right, handler))
+            app.router.add_route(method, path, guarded(right, handler))
         return app
 
     # About the host.
@@ -160,13 +149,13 @@ class Api:
         ready = self._ready()
         if not ready.serving:
             raise ApiError(503, "not-ready", ready.reason or "starting")
-        return _json({} if ready.reason is None else {"degraded": ready.reason})
+        return as_json({} if ready.reason is None else {"degraded": ready.reason})
 
     async def _get_status(self, request: web.Request) -> web.Response:
-        return _json(self._status())
+        return as_json(self._status())
 
     async def _get_events(self, request: web.Request) -> web.Response:
-        since = _number(request, "since", 0, 0, float("inf"))
+        since = number(request, "since", 0, 0, float("inf"))
         lines = msgspec.json.Encoder().encode_lines(self._events.since(int(since)))
         return web.Response(body=lines, content_type="application/x-ndjson")
 
@@ -183,7 +172,7 @@ class Api:
             gateway = unpack_as(body, str)
         except CallError as error:
             gateway = f"# no gateway: {error.code}\n"
-        return _text(own + gateway)
+        return as_text(own + gateway)
 
     async def _get_targets(self, request: web.Request) -> web.Response:
         groups: list[TargetGroup] = []
@@ -194,7 +183,7 @@ class Api:
         for one in self._view.instances():
             if one.name not in defined:
                 groups.append(self._target(one.name, one.host, one.category, one.criticality))
-        return _json(groups)
+        return as_json(groups)
 
     def _target(self, name: str, host: str, category: str, criticality: str) -> TargetGroup:
         address = self._config.address_of(host) or host
@@ -211,35 +200,35 @@ class Api:
 
     async def _post_drain(self, request: web.Request) -> web.Response:
         await self._definitions.drain()
-        return _json({"draining": True})
+        return as_json({"draining": True})
 
     async def _delete_drain(self, request: web.Request) -> web.Response:
         self._definitions.resume()
-        return _json({"draining": False})
+        return as_json({"draining": False})
 
     # About agents.
 
     async def _get_agents(self, request: web.Request) -> web.Response:
-        want = _want(request, ANYONE, "state")
+        want = want_of(request, ANYONE, "state")
         host = request.query.get("host")
         found = [
             one for one in self._view.instances() if want.accepts(one) and (host is None or one.host == host)
         ]
-        return _json(AgentsAnswer(found, self._view.revision, self._view.stale))
+        return as_json(AgentsAnswer(found, self._view.revision, self._view.stale))
 
     async def _get_agent(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         definition = self._definitions.effective().get(name)
         instances = self._view.of(name)
         if definition is None and not instances:
-            raise _unknown(name)
-        return _json(AgentAnswer(definition, instances))
+            raise unknown(name)
+        return as_json(AgentAnswer(definition, instances))
 
     async def _put_agent(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        wait_s = _number(request, "wait_s", WAIT_DEFAULT_S, 0, WAIT_LIMIT_S)
+        wait_s = number(request, "wait_s", WAIT_DEFAULT_S, 0, WAIT_LIMIT_S)
         try:
-            spec = read_spec(await _body(request, MAX_BODY_BYTES), name)
+            spec = read_spec(await read_body(request, MAX_BODY_BYTES), name)
         except ValueError as error:
             raise ApiError(422, "bad-request", str(error)) from None
         wrong = objection(spec, self._roles)
@@ -253,8 +242,8 @@ class Api:
         runner = await self._definitions.put(spec)
         try:
             if runner is not None:
-                return _json(await self._started(runner, deadline))
-            return _json(await self._started_elsewhere(spec, deadline))
+                return as_json(await self._started(runner, deadline))
+            return as_json(await self._started_elsewhere(spec, deadline))
         except TimeoutError:
             states = ", ".join(f"{one.state} on {one.host}" for one in self._view.of(name)) or "nowhere yet"
             raise ApiError(
@@ -284,49 +273,49 @@ class Api:
     async def _delete_agent(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         if name not in self._definitions.effective() and name not in self._supervisor.runners:
-            raise _unknown(name)
+            raise unknown(name)
         await self._definitions.delete(name)
-        return _json({"name": name, "deleted": True})
+        return as_json({"name": name, "deleted": True})
 
     async def _get_resolution(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         try:
-            resolution: Resolution = self._view.resolve(name, _want(request, Want(), "health"))
+            resolution: Resolution = self._view.resolve(name, want_of(request, Want(), "health"))
         except KeyError:
-            raise _unknown(name) from None
-        return _json(resolution)
+            raise unknown(name) from None
+        return as_json(resolution)
 
     async def _get_agent_metrics(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         external = self._externals.get(name)
         if external is not None:
-            return _text(program_metrics(None, external.state is InstanceState.UP))
+            return as_text(program_metrics(None, external.state is InstanceState.UP))
         runner = self._supervisor.runners.get(name)
         if runner is None:
             raise ApiError(404, "not-found", f"{name} does not run on this host")
         up = runner.state.phase is Phase.UP
         if runner.spec.command is not None and runner.process is not None:
-            return _text(await asyncio.to_thread(program_metrics, runner.process.pid, up))
+            return as_text(await asyncio.to_thread(program_metrics, runner.process.pid, up))
         link = runner.check.link if isinstance(runner.check, SdkCheck) else None
         if link is None:
             raise ApiError(503, "unavailable", f"{name} is {runner.state.published}")
         try:
             body = await link.request(name, "_metrics", NIL, timeout_s=METRICS_LIMIT_S)
-            return _text(unpack_as(body, str))
+            return as_text(unpack_as(body, str))
         except CallError as error:
             # An honest failure: Prometheus then counts the target as down.
             raise ApiError(503, "unavailable", f"{name} is {runner.state.published}: {error}") from None
 
     async def _post_call(self, request: web.Request) -> web.Response:
         name, method = request.match_info["name"], request.match_info["method"]
-        timeout_s = _number(request, "timeout_s", 5.0, 0.001, WAIT_LIMIT_S)
-        text = await _body(request, CALL_LIMIT_BYTES)
+        timeout_s = number(request, "timeout_s", 5.0, 0.001, WAIT_LIMIT_S)
+        text = await read_body(request, CALL_LIMIT_BYTES)
         try:
             body = msgspec.json.decode(text) if text.strip() else None
         except (msgspec.DecodeError, RecursionError) as error:
             raise ApiError(422, Code.BAD_REQUEST, f"body is not JSON: {error}") from None
         try:
-            return _json(await self._client.call(name, method, body, timeout_s=timeout_s))
+            return as_json(await self._client.call(name, method, body, timeout_s=timeout_s))
         except CallError as error:
             status = next((value for code, value in CALL_STATUS.items() if code == error.code), 502)
             raise ApiError(status, error.code, error.message) from None
@@ -335,7 +324,7 @@ class Api:
 
     async def _post_registration(self, request: web.Request) -> web.Response:
         try:
-            spec = msgspec.json.decode(await _body(request, MAX_BODY_BYTES), type=ExternalSpec)
+            spec = msgspec.json.decode(await read_body(request, MAX_BODY_BYTES), type=ExternalSpec)
         except msgspec.DecodeError as error:
             raise ApiError(422, "bad-request", f"not a registration: {error}") from None
         if spec.name in self._definitions.effective():
@@ -346,100 +335,12 @@ class Api:
             raise ApiError(429, "overloaded", str(error)) from None
         except OSError as error:
             raise ApiError(507, "unavailable", f"cannot be kept on disk: {error.strerror}") from None
-        return _json(
+        return as_json(
             StartedAnswer(spec.name, self._config.host, external.incarnation, external.state), status=201
         )
 
     async def _delete_registration(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         if not self._externals.remove(name):
-            raise _unknown(name)
-        return _json({"name": name, "deleted": True})
-
-
-def _guarded(right: Right, handler: Answer) -> Answer:
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        require(request, right)
-        return await handler(request)
-
-    return guarded
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Answer) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return _error(error.status, error.code, error.message)
-    except web.HTTPException as error:
-        return _error(error.status, "not-found" if error.status == 404 else "bad-request", error.reason)
-    except EtcdError as error:
-        if error.definite:
-            return _error(503, "unavailable", f"etcd: {error}")
-        return _error(504, "indeterminate", f"etcd: {error}")
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        return _error(500, "internal", "see the log of hostd")
-
-
-async def _body(request: web.Request, limit_bytes: int) -> bytes:
-    if (request.content_length or 0) > limit_bytes:
-        raise ApiError(413, "too-large", f"body of {request.content_length} bytes, {limit_bytes} are allowed")
-    try:
-        async with asyncio.timeout(BODY_LIMIT_S):
-            body = await request.read()
-    except TimeoutError:
-        raise ApiError(408, "deadline", f"the body did not arrive within {BODY_LIMIT_S:g} s") from None
-    if len(body) > limit_bytes:
-        raise ApiError(413, "too-large", f"body of {len(body)} bytes, {limit_bytes} are allowed")
-    return body
-
-
-def _number(request: web.Request, key: str, default: float, low: float, high: float) -> float:
-    text = request.query.get(key)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high or value == float("inf"):
-        raise ApiError(422, "bad-request", f"{key} must be a number from {low:g} to {high:g}")
-    return value
-
-
-def _want(request: web.Request, default: Want, state_key: str) -> Want:
-    """The filters of a query: `tag=k:v` (several), `category`, and the state under its key."""
-    states = default.states
-    wished = request.query.get(state_key)
-    if wished == "any":
-        states = ANYONE.states
-    elif wished is not None:
-        try:
-            states = frozenset({InstanceState(wished)})
-        except ValueError:
-            known = ", ".join(InstanceState)
-            raise ApiError(422, "bad-request", f"{state_key} must be any or one of {known}") from None
-    tags: dict[str, str] = {}
-    for tag in request.query.getall("tag", []):
-        key, colon, value = tag.partition(":")
-        if not colon:
-            raise ApiError(422, "bad-request", f"tag {tag[:64]!r} must have the form key:value")
-        tags[key] = value
-    return Want(states=states, tags=tags, category=request.query.get("category"))
-
-
-def _unknown(name: str) -> ApiError:
-    return ApiError(404, "not-found", f"no agent {name[:64]!r} is known")
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
-
-
-def _text(text: str) -> web.Response:
-    return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
-
-
-def _error(status: int, code: str, message: str) -> web.Response:
-    return _json({"error": {"code": str(code), "message": message}}, status=status)
+            raise unknown(name)
+        return as_json({"name": name, "deleted": True})

@@ -40,6 +40,15 @@ class EtcdEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
+class RedisEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One Redis of the stack."""
+
+    host: str
+    address: str
+    port: int = Port.REDIS
+    role: str = "primary"
+
+
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of this host that hostd needs to know."""
 
@@ -105,6 +114,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     chaos: bool = False
     hosts: tuple[StackHost, ...]
     etcd: tuple[EtcdEndpoint, ...]
+    redis: tuple[RedisEndpoint, ...] = ()
     ports: Ports = Ports()
     lease: LeaseConfig = LeaseConfig()
     supervision: Supervision = Supervision()

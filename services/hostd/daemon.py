@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import uuid
-from pathlib import Path
+from collections.abc import Coroutine
 
 import aiohttp
 import msgspec
@@ -22,12 +21,14 @@ from services.hostd.clock import boottime_ns
 from services.hostd.config import HostConfig
 from services.hostd.definitions import Definitions
 from services.hostd.disk import SEQ_STEP, CachedView, DiskCache
+from services.hostd.distributed import Distribution
 from services.hostd.events import EventLog
 from services.hostd.external import Externals
 from services.hostd.lease import HostLease
 from services.hostd.local import LocalServer
 from services.hostd.metrics import HostFigures, HostMetrics
 from services.hostd.records import RecordWriter
+from services.hostd.status import EtcdStatus, SnapshotStatus, Status, listening
 from services.hostd.view import View
 from services.hostd.zygote_client import Zygote
 from services.registry.etcd import EtcdClient
@@ -44,37 +45,10 @@ ADOPTION_S = 1.5
 HOUSEKEEPING_S = 0.25
 LOGS_EVERY = 240  # rounds of housekeeping
 REFUSED_RETRY_S = 5.0
+EXIT_REPLACED = 3
+EXIT_BROKEN = 4
 
 log = logging.getLogger("threenines.hostd")
-
-
-class EtcdStatus(msgspec.Struct, frozen=True):
-    ok: bool
-    revision: int
-    lag_ms: float | None
-
-
-class SnapshotStatus(msgspec.Struct, frozen=True):
-    generation: int
-    age_ms: float | None
-    stale: bool
-
-
-class Status(msgspec.Struct, frozen=True):
-    """`GET /v1/status`. `trouble`: what is wrong at present, in one line each."""
-
-    host: str
-    stack: str
-    boot_id: str
-    started_ns: int
-    epoch: int
-    lease_deadline_ns: int
-    etcd: EtcdStatus
-    agents: dict[str, int]
-    zygote: str
-    gateway: str
-    snapshot: SnapshotStatus
-    trouble: tuple[str, ...]
 
 
 class Daemon:
@@ -84,6 +58,7 @@ class Daemon:
         self._config = config
         self._leave = asyncio.Event()
         self._exit_status = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
         """Serves until SIGTERM, or until another hostd has taken this host."""
@@ -91,14 +66,17 @@ class Daemon:
         try:
             self._take_hold_of_agents()
             await self._serve()
-            tasks = [asyncio.create_task(work) for work in (self._renew(), self._watch(), self._keep_house())]
+            for work in (
+                self._renew(),
+                self._watch(),
+                self._keep_house(),
+                self.distribution.run(FIRST_LIST_S),
+            ):
+                self._keep_running(work)
             await self._start_agents()
             await self._leave.wait()
         finally:
             await self._close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         return self._exit_status
 
     def leave(self) -> None:
@@ -170,6 +148,11 @@ class Daemon:
             on_renewal=self.metrics.renewal.observe,
         )
         self._watcher = RegistryWatcher(self._etcd, self.keys, self._told, on_alive=self._alive)
+        self.distribution = Distribution(
+            config,
+            needs_view=lambda: not self.view.seen,
+            take=lambda entries, revision: self.view.told({}, entries, None, revision),
+        )
         self._listed = asyncio.Event()
         self._held_back: set[str] | None = set()
         self._caller = Client(config.run_folder, config.host)
@@ -224,6 +207,9 @@ class Daemon:
 
     async def _close(self) -> None:
         self.events.add("hostd-leaving")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.api.stop()
         await self.local.stop()
         self.externals.stop()
@@ -238,11 +224,24 @@ class Daemon:
 
     # What runs all the time.
 
+    def _keep_running(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # Half a hostd is worse than none: the supervisor starts another, which adopts the agents.
+            log.error("hostd cannot go on", exc_info=error)
+            self._exit_status = EXIT_BROKEN
+            self.leave()
+
     async def _renew(self) -> None:
         await self.lease.run()
         log.error("another hostd has taken the record of %s: leaving", self._config.host)
         self.events.add("replaced-by-another-hostd")
-        self._exit_status = 3
+        self._exit_status = EXIT_REPLACED
         self.leave()
 
     async def _watch(self) -> None:
@@ -284,6 +283,7 @@ class Daemon:
         for host in sorted(update.change.came):
             self.events.add("host-came", detail=host)
         self._listed.set()
+        self.distribution.offer(update)
         self.disk.save_view_soon(self._cached_view)
 
     def _check_echo(self, name: str, entry: Entry | None) -> None:
@@ -365,8 +365,8 @@ class Daemon:
             lease_deadline_ns=self.lease.deadline_ns,
             etcd=EtcdStatus(self.lease.held(), self.view.revision, known_age_ms),
             agents={"total": sum(counts.values()), "up": 0, **counts},
-            zygote=_listening(self._config.run_folder / "zygote.sock"),
-            gateway=_listening(self._config.run_folder / "gateway.sock"),
+            zygote=listening(self._config.run_folder / "zygote.sock"),
+            gateway=listening(self._config.run_folder / "gateway.sock"),
             snapshot=SnapshotStatus(self.view.generation, known_age_ms, self.view.stale),
             trouble=tuple(one.trouble for one in sources if one.trouble is not None),
         )
@@ -398,17 +398,6 @@ def _entries(instances: tuple[Instance, ...]) -> dict[str, Entry]:
     for instance in instances:
         by_name.setdefault(instance.name, []).append(instance)
     return {name: Entry(name=name, instances=tuple(found)) for name, found in by_name.items()}
-
-
-def _listening(path: Path) -> str:
-    """Whether somebody accepts on a socket: `up` or `down`. A Unix connect never waits."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return "down"
-    return "up"
 
 
 async def serve(config: HostConfig) -> int:
