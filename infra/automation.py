@@ -19,9 +19,18 @@ from pulumi.automation.events import EngineEvent, StepEventMetadata
 from infra import substrates
 from infra.plan import Environment, StackPlan, plan
 from infra.program import program
-from infra.project import Layout, ProjectError, StackBusy, exclusive, pending_operations, prepare, variables
+from infra.project import (
+    Layout,
+    ProjectError,
+    StackBusy,
+    exclusive,
+    pending_operations,
+    prepare,
+    recorded_resources,
+    variables,
+)
 from infra.tools.paths import tool_path
-from infra.topology import Problem, load_fleet
+from infra.topology import Problem, TopologyError, load_fleet
 
 PARALLEL = 16
 
@@ -131,11 +140,11 @@ def down(environment: Environment, on_event: OnEvent | None = None) -> tuple[str
     Raises StackBusy, ProjectError, DeploymentError, SubstrateError.
     """
     layout = Layout(environment)
-    if not layout.root.is_dir():
-        return _sweep(environment)
-    watcher = _Watcher(on_event, 0)
-    with _stack(environment) as stack, _told(watcher):
-        stack.destroy(parallel=PARALLEL, color="never", refresh=False, on_event=watcher)
+    if layout.root.is_dir():
+        watcher = _Watcher(on_event, recorded_resources(layout))
+        with _stack(environment) as stack, _told(watcher):
+            stack.destroy(parallel=PARALLEL, color="never", refresh=False, on_event=watcher)
+        layout.deployed.unlink(missing_ok=True)
     return _sweep(environment)
 
 
@@ -144,11 +153,24 @@ def _size(stack_plan: StackPlan) -> int:
 
 
 def _sweep(environment: Environment) -> tuple[str, ...]:
+    """Removes what the engine has no record of (its state was lost, or it was killed too early to write)."""
     substrate = substrates.open_substrate(environment)
     try:
-        return substrate.sweep()
+        found = []
+        for host in _known_hosts(environment):
+            if substrate.inspect_host(host) is not None:
+                substrate.delete_host(host)
+                found.append(f"host {host}")
+        return (*found, *substrate.sweep())
     finally:
         substrate.close()
+
+
+def _known_hosts(environment: Environment) -> tuple[str, ...]:
+    try:
+        return tuple(host.name for host in load_fleet(environment.fleet).hosts)
+    except TopologyError:
+        return ()  # the manifest is gone or broken: `down` must work all the same
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from infra.tools.paths import tool_environment, tool_path
 from infra.topology import TopologyError
 
 COMMAND_TIMEOUT_S = 60.0
+KEPT_UPDATES = 20
 _COPY_VARIABLE = "THREENINES_CONFIG_COPY"
 
 
@@ -86,6 +87,11 @@ class Layout:
     def checkpoint(self) -> Path:
         """The stack's state as the file backend writes it."""
         return self.root / ".pulumi" / "stacks" / PROJECT / f"{self.environment.stack}.json"
+
+    @property
+    def history(self) -> Path:
+        """What the file backend remembers of every update."""
+        return self.root / ".pulumi" / "history" / PROJECT / self.environment.stack
 
     @property
     def locks(self) -> Path:
@@ -188,6 +194,7 @@ def exclusive(layout: Layout) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         release_dead_locks(layout)
+        _prune_history(layout)
         yield
 
 
@@ -230,11 +237,31 @@ def _is_engine(pid: int) -> bool:
 
 def pending_operations(layout: Layout) -> int:
     """How many operations of a killed engine the checkpoint still counts as under way."""
+    return len(_checkpoint_list(layout, "pending_operations"))
+
+
+def recorded_resources(layout: Layout) -> int:
+    """How many resources of ours the checkpoint holds."""
+    types = [str(entry.get("type", "")) for entry in _checkpoint_list(layout, "resources")]
+    return sum(not kind.startswith("pulumi:") for kind in types)
+
+
+def _checkpoint_list(layout: Layout, key: str) -> list[dict[str, object]]:
     try:
-        checkpoint = json.loads(layout.checkpoint.read_bytes())
-        return len(checkpoint["checkpoint"]["latest"].get("pending_operations") or ())
+        latest = json.loads(layout.checkpoint.read_bytes())["checkpoint"]["latest"]
+        return [entry for entry in latest.get(key) or () if isinstance(entry, dict)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0
+        return []
+
+
+def _prune_history(layout: Layout) -> None:
+    """The backend keeps a whole checkpoint for every update, for ever: keep the newest."""
+    entries: dict[str, list[Path]] = {}
+    for path in layout.history.glob(f"{layout.environment.stack}-*"):
+        entries.setdefault(path.name.partition(".")[0], []).append(path)
+    for update in sorted(entries)[:-KEPT_UPDATES]:
+        for path in entries[update]:
+            path.unlink(missing_ok=True)
 
 
 def check_configuration() -> None:

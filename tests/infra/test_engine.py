@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +210,14 @@ def test_a_killed_up_leaves_nothing_in_the_way(world: World) -> None:
     assert automation.up(world.environment).unchanged
     assert not list(layout.locks.glob("*.json"))
     automation.down(world.environment)
+
+
+def test_down_without_the_engines_memory(world: World) -> None:
+    automation.up(world.environment)
+    shutil.rmtree(Layout(world.environment).root)
+    assert automation.down(world.environment) == ("host mainpc", "host pc2", "host witness")
+    with world.substrate.edit() as content:
+        assert content["hosts"] == content["units"] == {}
 
 
 def test_down_of_what_never_was(world: World, tmp_path: Path) -> None:

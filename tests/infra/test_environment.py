@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from infra.environment import ConfigError, config_of, environment_from, load_environment
 from infra.plan import Environment
 from infra.project import (
+    KEPT_UPDATES,
     Layout,
     ProjectError,
     StackBusy,
@@ -185,6 +186,19 @@ def test_pending_operations(tmp_path: Path, text: str | None, count: int) -> Non
         layout.checkpoint.parent.mkdir(parents=True)
         layout.checkpoint.write_text(text)
     assert pending_operations(layout) == count
+
+
+def test_history_is_bounded(tmp_path: Path) -> None:
+    layout = prepare(made(tmp_path))
+    layout.history.mkdir(parents=True)
+    for number in range(10, 10 + KEPT_UPDATES + 5):
+        for kind in ("checkpoint", "history"):
+            (layout.history / f"local-{number}.{kind}.json").write_text("{}")
+    with exclusive(layout):
+        pass
+    kept = sorted({path.name.partition(".")[0] for path in layout.history.iterdir()})
+    assert kept == [f"local-{number}" for number in range(15, 15 + KEPT_UPDATES)]
+    assert len(list(layout.history.iterdir())) == 2 * KEPT_UPDATES
 
 
 def test_what_was_deployed_last_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
