@@ -98,6 +98,29 @@ class Etcd:
             self.process = None
 
 
+class Redis:
+    """A Redis with the certificate of one host; asks for the client's."""
+
+    def __init__(self, folder: Path, pki: Path, host: str) -> None:
+        self.host = host
+        self.port = free_port("127.0.0.1")
+        self._process = subprocess.Popen(
+            [
+                str(tool_path("redis-server")),
+                *("--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1"),
+                *("--tls-cert-file", f"{pki}/host.pem", "--tls-key-file", f"{pki}/host.key"),
+                *("--tls-ca-cert-file", f"{pki}/ca.pem", "--tls-auth-clients", "yes"),
+                *("--dir", str(folder), "--save", ""),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 class MiniHost:
     """hostd and zygote of one host."""
 
@@ -117,7 +140,7 @@ class MiniHost:
     def configure(self) -> None:
         shutil.copy(self.stack.folder / "ca" / "ca.pem", self.pki / "ca.pem")
         leaf = Leaf(self.pki / "host.pem", self.pki / "host.key")
-        names = (self.name, "localhost", self.address, self.local)
+        names = (self.name, "localhost", self.address, self.local, "127.0.0.1")
         self.stack.authority.ensure_leaf(leaf, f"host:{self.name}", names)
         config = {
             "schema": "threenines.host/1",
@@ -136,7 +159,9 @@ class MiniHost:
                 for other in self.stack.hosts.values()
             ],
             "etcd": [{"host": "mainpc", "url": self.stack.etcd.url}],
-            "redis": [],
+            "redis": [{"host": self.stack.redis.host, "address": "127.0.0.1", "port": self.stack.redis.port}]
+            if self.stack.redis is not None
+            else [],
             "peers": [],
             "ports": self.ports,
             "supervision": self.stack.supervision,
@@ -232,6 +257,7 @@ class MiniStack:
         self.supervision = supervision or {}
         self._names = tuple(hosts)
         self.etcd = Etcd(self.folder)
+        self.redis: Redis | None = None
         self.authority = Authority(self.folder / "ca", "mini", write=_write)
         self.authority.ensure()
         self._leaves: dict[str, Leaf] = {}
@@ -254,6 +280,12 @@ class MiniStack:
         self.leaf("operator")
         return self
 
+    def add_redis(self, host: str) -> None:
+        """Before `start`: a Redis on one host, which all know of."""
+        self.redis = Redis(self.folder, self.hosts[host].pki, host)
+        for one in self.hosts.values():
+            one.configure()
+
     def start(self) -> None:
         self.etcd.start()
         for host in self.hosts.values():
@@ -269,6 +301,8 @@ class MiniStack:
                 process.wait()
             host.kill_agents()
         self.etcd.stop()
+        if self.redis is not None:
+            self.redis.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from infra.tools.paths import ToolMissing, tool_path
 from services.hostd.disk import CachedView
+from services.registry.distributed import DistributedTier, RedisAddress, connect
 from services.registry.snapshot import SnapshotReader
 from tests.hostd.mini import MiniHost, MiniStack, free_port, wait_for
 from tests.hostd.test_live_agents import newer, subject
@@ -122,6 +125,41 @@ def test_with_neither_etcd_nor_disk_a_host_says_that_it_is_not_ready() -> None:
         assert "etcd" in answer["error"]["message"] or "taking hold" in answer["error"]["message"]
         stack.etcd.start()
         host.ready()
+
+
+def test_a_host_with_an_empty_disk_begins_with_what_another_one_saved() -> None:
+    try:
+        tool_path("redis-server")
+    except ToolMissing:
+        pytest.skip("no redis-server here; `make setup` brings it")
+    with MiniStack(("mainpc", "pc2")) as stack:
+        stack.add_redis("mainpc")
+        stack.start()
+        host, other = stack.hosts["mainpc"], stack.hosts["pc2"]
+        host.put(subject())
+        wait_for("seen by the other", lambda: other.up("alpha"))
+
+        async def saved() -> bool:
+            assert stack.redis is not None
+            address = RedisAddress("127.0.0.1", stack.redis.port)
+            tier = DistributedTier(
+                [connect(address, pki=host.pki, timeout_s=1)], stack="mini", host="mainpc", timeout_s=2
+            )
+            try:
+                view = await tier.load()
+            finally:
+                await tier.close()
+            return view is not None and any(i.state == "up" for i in view.entries["alpha"].instances)
+
+        wait_for("the view in Redis", lambda: asyncio.run(saved()))
+        stack.etcd.stop()
+        other.stop("hostd", signal.SIGKILL)
+        for path in (other.run / "discovery.snap", other.data / "view.json"):
+            path.unlink(missing_ok=True)
+        other.start("hostd")
+        wait_for("an old answer", lambda: other.up("alpha"))
+        assert other.get("/v1/resolve/alpha")[1]["stale"]
+        assert other.get("/v1/ready")[1] == {"degraded": "etcd unreachable"}
 
 
 def test_a_change_is_in_the_snapshot_of_the_other_host(two_hosts: MiniStack) -> None:
