@@ -1,4 +1,4 @@
-"""When a unit that was taken over goes back to its home host: after a hold-down, longer for a host that flaps.
+"""When a unit that was taken over goes back home: after a hold-down, longer for a host that flaps.
 
 Pure. The holder runs one of these for each unit that it holds away from home. Taking over is never damped,
 only going back: an agent that is served stays where it is until its home has been stable for long enough.
@@ -60,7 +60,7 @@ class FailBackPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FailBack:
-    """`since_ns`: when this phase began. `losses`: how often home was lost, each soon after the one before."""
+    """`since_ns`: when this phase began. `losses`: how often home was lost, each soon after the last."""
 
     phase: Away = Away.HOME
     since_ns: int = 0

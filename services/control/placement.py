@@ -1,7 +1,7 @@
 """Which of the agents to be promoted fit on this host, and in which order they start. Pure.
 
 Critical agents come first, and what they depend on comes before them: a dependency is as urgent as the most
-urgent agent that needs it. An agent is placed with all of its dependencies that do not run yet, or not at all.
+urgent agent that needs it. An agent is placed with all of its dependencies that do not run yet, or not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a promoted agent really serves again: the validation that ends a failover. Pure.
 
-An agent has recovered when it was promoted at the epoch that this host holds, answers, has loaded the state that
-was acknowledged before, and what it depends on is served. Each step has a deadline; a step that fails is
+An agent has recovered when it was promoted at the epoch that this host holds, answers, has loaded the state
+that was acknowledged before, and what it depends on is served. Each step has a deadline; a step that fails is
 tried again from the promotion, a few times, and then the agent is given up (and its unit may go elsewhere).
 """
 
