@@ -9,7 +9,7 @@ from services.control.agent import PUBLISHED, TABLE, Phase
 
 HEADER = """# Life cycle of an agent on its host
 
-Drawn from the table in `services/control/agent.py` by `python -m services.control.diagram`; a test keeps it true.
+Drawn from the table in `services/control/agent.py` by `python -m services.control.diagram`; a test compares.
 In brackets: what hostd does. A pair of phase and event that is not drawn changes nothing.
 """
 
