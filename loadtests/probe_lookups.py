@@ -17,6 +17,10 @@ SLEEP_S = 0.002
 """What the instruments' check sleeps, and how often watches look."""
 
 
+START_ALLOWANCE_S = 30.0
+"""For the start of an interpreter on a busy machine: no part of the look-up, which has its own limit."""
+
+
 class ColdResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a fresh interpreter reports about its first look-up."""
 
@@ -120,7 +124,7 @@ class LookUpWork:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s + START_ALLOWANCE_S):
                 out, err = await child.communicate()
             result = msgspec.json.decode(out, type=ColdResult)
         except (TimeoutError, msgspec.MsgspecError) as error:
