@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal as signals
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -22,7 +24,7 @@ from infra.substrates.layout import HostRecord
 from infra.substrates.stack import Stack, base_environment
 from infra.substrates.supervision import Supervisor, supervisor_argv, supervisor_config
 from infra.substrates.sweeping import sweep_stack
-from infra.substrates.unitrunner import UnitRunner, program_of
+from infra.substrates.unitrunner import UnitRunner
 from infra.topology import NAME_PATTERN, HostSpec
 
 _START_S = 30.0
@@ -53,7 +55,11 @@ class ProcessSubstrate:
         record = self._layout.read_host(name)
         if record is None:
             return None
-        return HostState(name=name, address=record.address, running=self._supervisor(name).alive())
+        try:
+            running = self._supervisor(name).alive()
+        except SubstrateError:  # it is there and does not answer: a frozen host does not run
+            running = False
+        return HostState(name=name, address=record.address, running=running)
 
     def delete_host(self, name: str) -> None:
         if self._layout.read_host(name) is None:
@@ -133,7 +139,7 @@ class ProcessSubstrate:
         data = make_folder(self._layout.host(host).data("spawned"))
         myself = identify(os.getpid())
         assert myself is not None
-        command = (*self._stack.launcher(host), program_of(argv[0], f"host {host}"), *argv[1:])
+        command = (*self._stack.launcher(host), _program(argv[0], host), *argv[1:])
         variables = {
             **base_environment(),
             **self._stack.variables(record, data),
@@ -209,6 +215,18 @@ class ProcessSubstrate:
             raise SubstrateError(
                 f"{host}/agent/{agent}", f"{path} cannot be read: {error}", "restart it"
             ) from error
+
+
+def _program(name: str, host: str) -> str:
+    """A program to spawn: "python" is the stack's own, any other is looked for where hosts look."""
+    if name == "python":
+        return sys.executable
+    found = shutil.which(name, path=base_environment()["PATH"])
+    if found is None:
+        raise SubstrateError(
+            f"host {host}", f"there is no program {name}", "install it or give its whole path"
+        )
+    return found
 
 
 def _cannot_start(where: str, error: OSError) -> SubstrateError:

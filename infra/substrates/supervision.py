@@ -81,9 +81,9 @@ class Supervisor:
         self.timeout_s = timeout_s
 
     def alive(self) -> bool:
-        """Whether it answers."""
+        """Whether it answers. Raises SubstrateError when it is there and does not."""
         try:
-            self._call(lambda rpc: rpc.getState(), 3.0)
+            self._call(lambda rpc: rpc.getState(), 5.0)
         except SupervisorDown:
             return False
         return True

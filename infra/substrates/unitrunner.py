@@ -247,7 +247,7 @@ def program_of(name: str, where: str) -> str:
     try:
         return str(tool_path(name))
     except ToolMissing as error:
-        raise SubstrateError(where, f"the program {name} is missing", "run make setup") from error
+        raise SubstrateError(where, error.what, error.mend) from error
 
 
 class answering:

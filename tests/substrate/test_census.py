@@ -60,8 +60,8 @@ def stack() -> Iterator[str]:
         remove_group(base)
 
 
-def start(program: str, stack: str, host: str, group: Path | None = None) -> Process:
-    """Starts `program` as one of `host`'s; returns the process that it says it is."""
+def start(program: str, stack: str, host: str, group: Path | None = None) -> Process | None:
+    """Starts `program` as one of `host`'s; returns what it says it is, if it still is."""
     argv = [sys.executable, "-c", program]
     if group is not None:
         group.mkdir(exist_ok=True)
@@ -72,12 +72,13 @@ def start(program: str, stack: str, host: str, group: Path | None = None) -> Pro
         assert child.stdout is not None
         found = identify(int(child.stdout.readline()))
         child.stdout.close()
-    assert found is not None
     return found
 
 
 def test_finds_and_ends_a_daemon_by_its_mark_and_spares_others(stack: str) -> None:
     ours, other = start(AWAY, stack, "a"), start(AWAY, stack, "b")
+    assert ours is not None
+    assert other is not None
     census = Census(stack=stack, host="a", cgroup=None, namespace=None)
     assert census.processes() == {ours}
     assert census.kill() == (ours,)
@@ -115,6 +116,7 @@ def test_a_control_group_holds_what_lost_its_mark(stack: str) -> None:
         pytest.skip("no control groups here")
     group = base / "a"
     with_group = start(BARE, stack, "a", group)
+    assert with_group is not None
     assert group_members(group) == {with_group}
     census = Census(stack=stack, host="a", cgroup=group, namespace=None)
     assert census.processes() == {with_group}
