@@ -322,6 +322,9 @@ def _note(state: AgentState, event: Event, now_ns: int, policy: Policy) -> Agent
             backoffs=0,
             fork_failures=0,
         )
+    if kind is EventKind.FORK_UNKNOWN and event.incarnation == state.pending:
+        # A process may have had this number, if only for a moment: nobody else gets it.
+        return replace(state, floor=max(state.floor, state.pending + 1))
     if kind is EventKind.PONG and event.incarnation == state.incarnation:
         return replace(state, missed=0)
     if kind is EventKind.MISS and event.incarnation == state.incarnation and state.phase is Phase.UP:
@@ -415,7 +418,7 @@ def _follow(
         )
     for effect in rule.do:
         if effect is Do.FORK:
-            number = max(state.incarnation + 1, before.pending + 1, state.floor)
+            number = max(state.incarnation + 1, state.floor)
             state = replace(state, pending=number, floor=number, outdated=False)
             effects.append(Fork(number))
         elif effect is Do.RECONCILE:

@@ -56,7 +56,7 @@ def effects(state: AgentState, event: Event, now_ns: int = T0) -> tuple[AgentSta
         (at(P.FORKING, pending=4), Event(E.FORK_FAILED, 4), P.BACKOFF, []),
         (at(P.FORKING, pending=4, wanted=False), Event(E.FORK_FAILED, 4), P.DOWN, []),
         (at(P.FORKING, pending=4), Event(E.FORK_UNKNOWN, 4), P.FORKING, [Reconcile(4)]),
-        (at(P.FORKING, pending=4), Event(E.ABSENT, 4), P.FORKING, [Fork(5)]),
+        (at(P.FORKING, pending=4, floor=5), Event(E.ABSENT, 4), P.FORKING, [Fork(5)]),
         (at(P.FORKING, pending=4, wanted=False), Event(E.ABSENT, 4), P.DOWN, []),
         (at(P.FORKING, pending=4), Event(E.ADOPTED, 4), P.STARTING, []),
         (at(P.FORKING, pending=4), Event(E.ADOPTED, 6), P.FORKING, []),
@@ -207,6 +207,16 @@ def test_a_fork_that_fails_is_tried_again_soon_and_with_the_same_number() -> Non
         state, did = effects(state, Event(E.FORK_POSSIBLE))
         assert did == [Fork(4)]
     assert waits_ms == [50, 100, 200, 400, 800, 1000, 1000]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_number_whose_fork_has_an_unknown_outcome_is_never_given_again(wanted: bool) -> None:
+    state, _ = effects(at(P.FORKING, pending=4, floor=4, wanted=wanted), Event(E.FORK_UNKNOWN, 4))
+    state, did = effects(state, Event(E.ABSENT, 4))
+    if not wanted:
+        assert (state.phase, did) == (P.DOWN, [])
+        state, did = effects(state, Event(E.START))
+    assert did == [Fork(5)]
 
 
 def test_what_is_published_carries_when_it_began() -> None:
