@@ -30,7 +30,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     `instance` names the running process: it stays while that process lives, is another one after every
     start, whoever started it, and "" while nothing runs. Supervisors start crashed units again, so
     "running" alone cannot show that a unit was killed; a provider records `instance` when it creates the
-    unit and reports another one in `read` as drift (docs/decisions/0003-unit-drift.md).
+    unit and reports another one in `read` as drift (docs/decisions/0006-unit-drift.md).
     """
 
     host: str

@@ -179,7 +179,7 @@ def test_agents_are_signalled_by_their_pid_file(make_environment: MakeEnvironmen
         assert child.wait(10) == -signal.SIGKILL
     path.write_text("nonsense")
     for target, name, what in (
-        ("agent/voice", "KILL", "unreadable"),
+        ("agent/voice", "KILL", "cannot be read"),
         ("agent/none", "KILL", "does not run"),
         ("agent/voice", "NOSUCH", "no signal"),
         ("none", "KILL", "no such unit"),
