@@ -12,6 +12,7 @@ import http.client
 import itertools
 import os
 import random
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,9 @@ _session: Session | None = None
 def _arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--workload", default="reference", help="name of a workload, or a file")
     parser.add_argument("--history", default="", help="file for the raw history; -: standard output")
+    parser.add_argument(
+        "--end-with-input", action="store_true", help="end when standard input does: with whoever holds it"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the choice of agents and operations")
 
 
@@ -95,6 +99,8 @@ def _begin(environment: Environment, **_: object) -> None:
     )
     history.mark(Kind.INVOKE, "load-plan", LoadPlan(per_s=workload.per_s, users=workload.users))
     gevent.spawn(_write, history)
+    if options is not None and options.end_with_input:
+        gevent.spawn(_end_with_input, environment)
 
 
 @events.quit.add_listener  # type: ignore[untyped-decorator]  # as above
@@ -191,6 +197,13 @@ def _write(history: LoadHistory) -> None:
     while True:
         gevent.sleep(FLUSH_S)
         history.flush()
+
+
+def _end_with_input(environment: Environment) -> None:
+    """A harness that was killed must not leave a load behind."""
+    gevent.get_hub().threadpool.spawn(sys.stdin.buffer.read).get()
+    if environment.runner is not None:
+        environment.runner.quit()
 
 
 def _descriptor(name: str) -> int:

@@ -193,11 +193,12 @@ class LoadLink:
         history: Path,
         log: Path,
     ) -> LoadLink:
-        """Starts the load; it ends by itself after `run_s`. Raises LinkError."""
+        """Starts the load; it ends by itself with this process, or after `run_s`. Raises LinkError."""
         argv = [
             *("python", "-m", "locust", "-f", locustfile(), "--headless", "--only-summary"),
             *("--users", str(users), "--spawn-rate", str(users), "--run-time", f"{run_s}s"),
             *("--workload", workload, "--history", "-", "--seed", str(seed)),
+            "--end-with-input",
         ]
         process = await asyncio.to_thread(_spawn_load, substrate, host, argv, history, log)
         link = cls(host, process, log)
@@ -250,7 +251,7 @@ def _spawn_load(
     history.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(history, "ab") as out, open(log, "ab") as errors:
-        return substrate.spawn(host, argv, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
+        return substrate.spawn(host, argv, stdin=subprocess.PIPE, stdout=out, stderr=errors)
 
 
 def _has_content(path: Path) -> bool:

@@ -101,3 +101,31 @@ def test_load_keeps_its_beat_and_writes_every_operation(tmp_path, host):
         beats = [(after - before) / 1e9 for before, after in pairwise(instants)]
         assert beats == pytest.approx([0.2] * len(beats), abs=0.002)
     assert {op.key for op in calls} <= {"agent-0", "agent-1", "agent-2"}
+
+
+@pytest.mark.parametrize("end", [lambda process: process.stdin.close(), subprocess.Popen.terminate])
+def test_load_ends_with_whoever_holds_its_input_or_when_told(tmp_path, host, end):
+    (tmp_path / "small.yaml").write_text(WORKLOAD)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "locust", "-f", locustfile(), "--headless", "--only-summary"),
+            *("-u", "8", "-r", "8", "-t", "1h", "--history", "-", "--end-with-input"),
+            *("--workload", str(tmp_path / "small.yaml")),
+        ],
+        env={**os.environ, **host, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert b"load-plan" in process.stdout.readline()
+        end(process)
+        rest = process.stdout.read()
+        process.wait(100)
+        assert b'"type":"ok","f":"load-plan"' in rest
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
