@@ -104,8 +104,9 @@ def up(environment: Environment, on_event: OnEvent | None = None) -> UpResult:
     watcher = _Watcher(on_event, _size(stack_plan))
     started = time.monotonic()
     with _stack(environment) as stack:
+        _look(stack, environment)
         with _told(watcher):
-            result = stack.up(parallel=PARALLEL, color="never", refresh=True, on_event=watcher)
+            result = stack.up(parallel=PARALLEL, color="never", on_event=watcher)
         outputs = {key: output.value for key, output in result.outputs.items()}
     return UpResult(
         changed=watcher.changed,
@@ -118,11 +119,25 @@ def up(environment: Environment, on_event: OnEvent | None = None) -> UpResult:
 
 
 def preview(environment: Environment, on_event: OnEvent | None = None) -> PreviewResult:
-    """What `up` would do; changes nothing. Raises as `up`."""
+    """What `up` would do; changes nothing but the record of what is there. Raises as `up`."""
     watcher = _Watcher(on_event, _size(planned(environment)))
-    with _stack(environment) as stack, _told(watcher):
-        stack.preview(parallel=PARALLEL, color="never", refresh=True, on_event=watcher)
+    with _stack(environment) as stack:
+        _look(stack, environment)
+        with _told(watcher):
+            stack.preview(parallel=PARALLEL, color="never", on_event=watcher)
     return PreviewResult(changed=watcher.changed, same=watcher.same)
+
+
+def _look(stack: automation.Stack, environment: Environment) -> None:
+    """Records what is there, so that drift is planned for.
+
+    An operation of its own: with `up --refresh` the engine (3.259.0) has two instances of the provider and
+    was seen to end one that was still being asked.
+    """
+    if recorded_resources(Layout(environment)):
+        watcher = _Watcher(None, 0)
+        with _told(watcher):
+            stack.refresh(parallel=PARALLEL, color="never", on_event=watcher)
 
 
 def refresh(environment: Environment, on_event: OnEvent | None = None) -> PreviewResult:

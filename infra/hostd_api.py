@@ -37,6 +37,10 @@ class HostdUnreachable(HostdError):
     """No answer: whether a change was made is not known (indeterminate)."""
 
 
+class HostdUnavailable(HostdError):
+    """hostd says that it cannot do it now (503): nothing was done, and asking again is right."""
+
+
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     """One instance of an agent, as far as the operator's side looks at it."""
 
@@ -201,7 +205,8 @@ class HostdApi:
             told = " ".join(f"{error.code}: {error.message}".split())[:300]
         except (msgspec.DecodeError, UnicodeDecodeError):
             told = body[:200].decode("utf-8", "replace")
-        raise HostdError(
+        kind = HostdUnavailable if status == http.HTTPStatus.SERVICE_UNAVAILABLE else HostdError
+        raise kind(
             f"hostd on {self.host}",
             f"{method} {label} was answered {status} {told}",
             f"see the log of hostd on {self.host}",

@@ -194,6 +194,7 @@ def exclusive(layout: Layout) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         release_dead_locks(layout)
+        mend_checkpoint(layout)
         _prune_history(layout)
         yield
 
@@ -226,6 +227,34 @@ def release_dead_locks(layout: Layout) -> tuple[str, ...]:
         path.unlink(missing_ok=True)
         released.append(path.name)
     return tuple(released)
+
+
+def mend_checkpoint(layout: Layout) -> tuple[str, ...]:
+    """Undoes what a SIGKILL in the middle of a write left of the state, and names the files.
+
+    The backend replaces a checkpoint in one step but writes its sidecar (`.attrs`) in place, and refuses the
+    whole stack when that is empty. Without a sidecar it works. Call it when no engine is at work.
+    """
+    mended = []
+    folder = layout.checkpoint.parent
+    for sidecar in (*folder.glob("*.attrs"), *(layout.root / ".pulumi").glob("*.attrs")):
+        if not _is_json(sidecar):
+            sidecar.unlink(missing_ok=True)
+            mended.append(sidecar.name)
+    backup = folder / f"{layout.checkpoint.name}.bak"
+    if layout.checkpoint.exists() and not _is_json(layout.checkpoint) and _is_json(backup):
+        shutil.copyfile(backup, part := folder / f"{layout.checkpoint.name}.part")
+        part.replace(layout.checkpoint)
+        mended.append(layout.checkpoint.name)
+    return tuple(mended)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_engine(pid: int) -> bool:
@@ -300,6 +329,7 @@ def shell_lines(stack: str) -> list[str]:
         _init_stack(layout, env)
     with contextlib.suppress(StackBusy):
         release_dead_locks(layout)
+        mend_checkpoint(layout)
     env["PULUMI_STACK"] = stack
     env["PULUMI_OPTION_CONFIG_FILE"] = str(layout.literal)
     env[_COPY_VARIABLE] = "1"

@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -31,7 +32,7 @@ from pulumi.dynamic import (
 )
 
 from infra import substrates
-from infra.hostd_api import HostdApi, HostdError, HostdUnreachable
+from infra.hostd_api import HostdApi, HostdError, HostdUnavailable, HostdUnreachable
 from infra.plan import Environment, UnitSpec
 from infra.substrates.base import HostState, Substrate, SubstrateError, UnitState
 from infra.topology import AgentSpec, HostSpec
@@ -41,6 +42,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 UP = "up"
 AGENT_WAIT_S = 30.0
+RETRY_S, RETRY_EVERY_S = 20.0, 0.5
 IDENTITY = ("stack", "substrate", "state_dir", "network", "subnet_index")
 """What makes an environment another one: a change replaces every resource."""
 
@@ -234,7 +236,7 @@ class AgentProvider(_Provider):
 
     def _put(self, props: Properties) -> Properties:
         agent = _spec(props, AgentSpec)
-        started = _hostd(props, agent.home).put_agent(agent, AGENT_WAIT_S)
+        started = _persist(lambda: _hostd(props, agent.home).put_agent(agent, AGENT_WAIT_S))
         if started.state != UP:
             raise HostdError(
                 f"agent {agent.name}",
@@ -269,6 +271,18 @@ def _spec(props: Properties, kind: type[S]) -> S:
 def _part(props: Properties, key: str, part: str) -> object:
     text = props.get(key)
     return msgspec.json.decode(text).get(part) if isinstance(text, str) and text else None
+
+
+def _persist(ask: Callable[[], S]) -> S:
+    """Asks again while hostd or its etcd is away for a moment; asking twice is safe."""
+    deadline = time.monotonic() + RETRY_S
+    while True:
+        try:
+            return ask()
+        except (HostdUnavailable, HostdUnreachable):
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(RETRY_EVERY_S)  # nothing tells us when an election ends
 
 
 def _outs(props: Properties, **found: str) -> Properties:

@@ -20,6 +20,7 @@ from infra.project import (
     StackBusy,
     deployed_environment,
     exclusive,
+    mend_checkpoint,
     pending_operations,
     prepare,
     record_deployed,
@@ -186,6 +187,24 @@ def test_pending_operations(tmp_path: Path, text: str | None, count: int) -> Non
         layout.checkpoint.parent.mkdir(parents=True)
         layout.checkpoint.write_text(text)
     assert pending_operations(layout) == count
+
+
+def test_a_state_cut_short_is_mended(tmp_path: Path) -> None:
+    layout = prepare(made(tmp_path))
+    folder = layout.checkpoint.parent
+    folder.mkdir(parents=True)
+    layout.checkpoint.write_text('{"checkpoint": {}}')
+    sidecar = folder / "local.json.attrs"
+    sidecar.write_text("{}")
+    assert mend_checkpoint(layout) == ()
+    sidecar.write_text("")
+    assert mend_checkpoint(layout) == ("local.json.attrs",)
+    assert not sidecar.exists()
+    layout.checkpoint.write_text('{"checkpoint"')
+    assert mend_checkpoint(layout) == ()  # there is nothing better
+    (folder / "local.json.bak").write_text('{"version": 3}')
+    assert mend_checkpoint(layout) == ("local.json",)
+    assert layout.checkpoint.read_text() == '{"version": 3}'
 
 
 def test_history_is_bounded(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_the_engines_own_command(checkout: Path, world: World) -> None:
     assert world.fleet.agents[0].name in pulumi(checkout, "pulumi stack --show-urns")
     assert "127." in pulumi(checkout, "pulumi stack output hosts")
 
+    assert f"{ALL + 1} unchanged" in pulumi(checkout, "pulumi up --yes --skip-preview")
     assert automation.up(world.environment).unchanged
     world.substrate.stop_unit("mainpc", "zygote")
     world.calls()

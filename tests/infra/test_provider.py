@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from infra.hostd_api import HostdApi, HostdError, HostdUnreachable
+from infra.hostd_api import HostdApi, HostdError, HostdUnavailable, HostdUnreachable
 from infra.plan import UnitSpec
 from infra.provider import AgentProvider, HostProvider, UnitProvider, to_text
 from infra.substrates.base import SubstrateError
@@ -132,6 +132,33 @@ def test_agent_that_does_not_come_up(world: World) -> None:
     agent = world.agent("mainpc")
     world.hostds["mainpc"].refuse[agent.name] = (200, {"name": agent.name, "state": "starting"})
     with pytest.raises(HostdError, match="is starting on mainpc, not up"):
+        AgentProvider().create(props(world, agent))
+
+
+def test_a_hostd_without_quorum_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.substrate.create_host(HostSpec(name="mainpc"))
+    agent, hostd = world.agent("mainpc"), world.hostds["mainpc"]
+    hostd.refuse[agent.name] = (503, {"error": {"code": "unavailable", "message": "no quorum"}})
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            del hostd.refuse[agent.name]
+
+    monkeypatch.setattr("infra.provider.time.sleep", pause)
+    assert AgentProvider().create(props(world, agent)).outs["state"] == "up"
+    assert len(pauses) == 3
+    assert hostd.changes == [f"PUT {agent.name}"]
+
+
+def test_a_hostd_that_stays_without_quorum_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.substrate.create_host(HostSpec(name="mainpc"))
+    agent = world.agent("mainpc")
+    refusal = {"error": {"code": "unavailable", "message": "no quorum"}}
+    world.hostds["mainpc"].refuse[agent.name] = (503, refusal)
+    monkeypatch.setattr("infra.provider.RETRY_S", 0.0)
+    with pytest.raises(HostdUnavailable, match="no quorum"):
         AgentProvider().create(props(world, agent))
 
 
