@@ -101,7 +101,7 @@ class PythonEnv:
         return f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
     def install_packages(self, children: Children) -> str:
-        """Install what the lock says, every file checked against its hash; bytecode comes with the imports."""
+        """Install what the lock says, each file checked by its hash; bytecode comes with the imports."""
         where = "python.packages"
         pip = self._pip()
         self.unfinished.touch()
