@@ -109,7 +109,7 @@ def _origin(layout: Layout, pin: Pin, ours: Path) -> str:
     package = stamp.notes.get(f"package {pin.package}") if stamp else None
     if taken:
         return "PATH"
-    return f"{pin.source} {pin.package} {package}" if package else pin.source.value
+    return f"{pin.source} {package}" if package else pin.source.value
 
 
 def _launchers(layout: Layout) -> tuple[Tool, ...]:
