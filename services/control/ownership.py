@@ -83,15 +83,15 @@ def step(
     return made.own, tuple(made.actions)
 
 
-def wake_ns(own: Ownership, policy: OwnershipPolicy) -> int:
-    """When the next Tick is due at the latest."""
+def wake_ns(own: Ownership, policy: OwnershipPolicy) -> int | None:
+    """When the next Tick is due at the latest; None: only the outcome in flight brings anything new."""
     due = [own.deadline_ns(policy)] if own.voice is Voice.ACTING else []
     due += [h.until_ns for h in own.holdings.values() if h.stance is Stance.QUIESCING]
     if own.sent is None and not own.lease.in_flight:
         due.append(own.lease.next_ns)
         if own.lease.phase is LeasePhase.HELD and own.voice is Voice.ACTING:
             due += [max(own.eager_ns, gone_ns(own, p, policy)) for p in own.ranks if _has_units(own, p)]
-    return min(due, default=own.lease.next_ns)
+    return min(due, default=None)
 
 
 def gone_ns(own: Ownership, peer: str, policy: OwnershipPolicy) -> int:

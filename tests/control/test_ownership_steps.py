@@ -128,6 +128,7 @@ def test_a_peer_is_followed_after_lease_and_margin_against_the_revision_seen() -
         host.tell(Tick(), 200)
         host.tell(Acked(host.own.lease.revision + 1), 0)
     due_ns = wake_ns(host.own, POLICY)
+    assert due_ns is not None
     assert due_ns - 10**9 == 1 * MS + 1_300 * MS
     sent = host.sent(host.tell(Tick(), (due_ns - host.now_ns) // MS))
     assert sent.peers == {"beta": 5}
@@ -238,4 +239,6 @@ def test_a_store_that_refuses_connections_is_not_stormed() -> None:
     host = serving()
     host.tell(Noticed({}, {"beta": Known(8, DomainRecord("beta", "alpha", 2))}), 3)
     assert host.tell(Failed()) == ()
-    assert wake_ns(host.own, POLICY) > host.now_ns
+    due_ns = wake_ns(host.own, POLICY)
+    assert due_ns is not None
+    assert due_ns > host.now_ns

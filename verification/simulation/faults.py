@@ -1,0 +1,212 @@
+"""What goes wrong, as data: a fault is drawn once, and the same fault does the same again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from services.control.domains import Unit
+from verification.simulation.network import Noise
+from verification.simulation.world import MS, S
+
+if TYPE_CHECKING:
+    from verification.simulation.history import History
+
+
+class Kind(StrEnum):
+    """The kinds. `host` is what is hit, `other` the other end of a link."""
+
+    HOST_CRASH = "host-crash"
+    HOSTD_CRASH = "hostd-crash"
+    HOST_FREEZE = "host-freeze"
+    SUSPEND = "suspend"  # a freeze in which CLOCK_MONOTONIC stands still
+    HOSTD_FREEZE = "hostd-freeze"
+    HOSTD_PAUSE = "hostd-pause"  # between a decision and what it asked for
+    AGENT_PAUSE = "agent-pause"  # between the check of the deadline and the write
+    ISOLATE = "isolate"
+    CUT_BOTH = "cut-both"
+    CUT_ONE_WAY = "cut-one-way"
+    MEMBER_CRASH = "member-crash"
+    LEADER_CRASH = "leader-crash"
+    LEADER_MOVE = "leader-move"
+    DISK_STALL = "disk-stall"
+    NOISE = "noise"
+    REQUESTS_HELD = "requests-held"
+    WATCH_LAG = "watch-lag"
+    CLOCK_STEP = "clock-step"
+    CLOCK_RATE = "clock-rate"
+    CRASH_LOOP = "crash-loop"
+    SWITCH_OVER = "switch-over"
+    BOTH_CRASH = "both-crash"
+
+
+WEIGHTS: dict[Kind, int] = {
+    Kind.HOST_CRASH: 6,
+    Kind.HOSTD_CRASH: 4,
+    Kind.HOST_FREEZE: 6,
+    Kind.SUSPEND: 2,
+    Kind.HOSTD_FREEZE: 4,
+    Kind.HOSTD_PAUSE: 3,
+    Kind.AGENT_PAUSE: 4,
+    Kind.ISOLATE: 7,
+    Kind.CUT_BOTH: 4,
+    Kind.CUT_ONE_WAY: 6,
+    Kind.MEMBER_CRASH: 2,
+    Kind.LEADER_CRASH: 3,
+    Kind.LEADER_MOVE: 4,
+    Kind.DISK_STALL: 4,
+    Kind.NOISE: 7,
+    Kind.REQUESTS_HELD: 5,
+    Kind.WATCH_LAG: 3,
+    Kind.CLOCK_STEP: 3,
+    Kind.CLOCK_RATE: 3,
+    Kind.CRASH_LOOP: 3,
+    Kind.SWITCH_OVER: 5,
+    Kind.BOTH_CRASH: 1,
+}
+
+PPM_BOUND = 40_000
+"""The fastest and the slowest clock differ by 1.04 / 0.96 = (L + margin) / L: the assumed bound."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """`amount` is what the kind needs besides: a jitter in ms, a clock's ppm, a step in ms, which agent."""
+
+    at_ms: int
+    kind: Kind
+    host: str
+    other: str
+    for_ms: int
+    amount: int = 0
+
+
+def draw_fault(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[str, ...]) -> Fault:
+    """One fault of the mix."""
+    kind = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
+    host = rng.choice(workers)
+    other = rng.choice([h for h in hosts if h != host])
+    for_ms = rng.choice((60, 200, 500, 1_000, 1_300, 1_500, 2_000, 3_000, 5_000)) + rng.randrange(200)
+    amount = rng.randrange(1_000)
+    if kind in (Kind.CUT_BOTH, Kind.CUT_ONE_WAY, Kind.NOISE, Kind.MEMBER_CRASH):
+        host = rng.choice(hosts)
+        other = rng.choice([h for h in hosts if h != host])
+    if kind is Kind.NOISE:
+        amount = rng.choice((5, 50, 120, 160, 400))
+    elif kind is Kind.CLOCK_STEP:
+        amount = rng.choice((-3_600_000, -5_000, -700, 700, 5_000, 3_600_000))
+    elif kind is Kind.CLOCK_RATE:
+        amount = rng.choice((-PPM_BOUND, 0, PPM_BOUND, rng.randint(-PPM_BOUND, PPM_BOUND)))
+    return Fault(at_ms, kind, host, other, for_ms, amount)
+
+
+def inject(history: History, fault: Fault) -> None:
+    """Begins the fault and arranges for its end."""
+    history.counts["faults"] += 1
+    history.counts[f"fault {fault.kind}"] += 1
+    history.checkers.note("fault", fault.kind, fault.host)
+    world, node = history.world, history.nodes.get(fault.host)
+    ends_ns = world.now + fault.for_ms * MS
+
+    def until(call: object, *args: object) -> None:
+        world.at(ends_ns, history.healed, call, *args)
+
+    kind = fault.kind
+    if kind in (Kind.ISOLATE, Kind.CUT_BOTH, Kind.CUT_ONE_WAY, Kind.NOISE):
+        links = _links(history, fault)
+        noise = Noise(0.02 if fault.amount < 100 else 0.1, fault.amount * MS, 0.05)
+        for source, target in links:
+            if kind is Kind.NOISE:
+                history.network.disturb(source, target, noise)
+                until(history.network.calm, source, target, noise)
+            else:
+                history.network.cut(source, target)
+                until(history.network.heal, source, target)
+        history.cluster.reassess()
+    elif kind is Kind.HOST_CRASH and node is not None:
+        _crash(history, fault.host, ends_ns)
+    elif kind is Kind.BOTH_CRASH:
+        for host in history.nodes:
+            _crash(history, host, ends_ns + (fault.amount * MS if host == fault.host else 0))
+    elif kind is Kind.HOSTD_CRASH and node is not None:
+        node.kill()
+        until(node.start)
+    elif kind in (Kind.HOST_FREEZE, Kind.SUSPEND) and node is not None and node.up:
+        node.freeze()
+        history.member_stops(fault.host, frozen=True)
+        until(history.thaw, fault.host, node.lives, fault.for_ms * MS if kind is Kind.SUSPEND else 0)
+    elif kind is Kind.HOSTD_FREEZE and node is not None and node.running:
+        node.freeze_hostd()
+        until(node.thaw_hostd)
+    elif kind is Kind.HOSTD_PAUSE and node is not None:
+        node.pause_next = node.running
+        until(history.nothing)
+    elif kind is Kind.AGENT_PAUSE and node is not None:
+        for seat in node.agents.seats.values():
+            seat.paused_until_ns = ends_ns
+        until(history.nothing)
+    elif kind is Kind.MEMBER_CRASH:
+        history.member_stops(fault.host, frozen=False)
+        until(history.member_starts, fault.host, False)
+    elif kind is Kind.LEADER_CRASH and history.cluster.leader is not None:
+        leader = history.cluster.leader
+        history.member_stops(leader, frozen=False)
+        until(history.member_starts, leader, False)
+    elif kind is Kind.LEADER_MOVE:
+        history.cluster.move_leader()
+    elif kind is Kind.DISK_STALL and history.cluster.leader is not None:
+        history.cluster.stalled_ns[history.cluster.leader] = min(ends_ns, world.now + 2 * S)
+        until(history.nothing)
+    elif kind is Kind.REQUESTS_HELD:
+        history.cluster.held_ns[fault.host] = ends_ns
+        until(history.nothing)
+    elif kind is Kind.WATCH_LAG:
+        history.cluster.watch_lag_ns[fault.host] = fault.for_ms * MS // 2
+        until(history.cluster.watch_lag_ns.pop, fault.host, None)
+    elif kind is Kind.CLOCK_STEP and node is not None:
+        node.clock.wall_offset_ns += fault.amount * MS
+        history.checkers.clocks_moved()
+    elif kind is Kind.CLOCK_RATE and node is not None:
+        node.clock.set_rate(world.now, fault.amount)
+        node.clock_changed()
+    elif kind in (Kind.CRASH_LOOP, Kind.SWITCH_OVER):
+        _release(history, fault)
+
+
+def _links(history: History, fault: Fault) -> list[tuple[str, str]]:
+    if fault.kind is Kind.CUT_ONE_WAY:
+        return [(fault.host, fault.other)]
+    if fault.kind is Kind.CUT_BOTH:
+        return [(fault.host, fault.other), (fault.other, fault.host)]
+    others = [host for host in history.hosts if host != fault.host]
+    if fault.kind is Kind.NOISE and fault.for_ms % 2:
+        others = [fault.other]
+    return [(fault.host, other) for other in others] + [(other, fault.host) for other in others]
+
+
+def _crash(history: History, host: str, ends_ns: int) -> None:
+    node = history.nodes[host]
+    if not node.up:
+        return
+    node.crash()
+    history.cluster.machines_down.add(host)
+    history.member_stops(host, frozen=False)
+    history.world.at(ends_ns, history.healed, history.boot, host)
+
+
+def _release(history: History, fault: Fault) -> None:
+    agents = tuple(history.homes)
+    agent = agents[fault.amount % len(agents)]
+    home = history.homes[agent]
+    for node in history.nodes.values():
+        if node.own is None or not node.running:
+            continue
+        unit = node.own.unit_of(home, agent)
+        if fault.kind is Kind.CRASH_LOOP and not unit.agent:
+            unit = Unit(home, agent)
+        if node.agents.page.epoch(home, agent) is not None:
+            target = next(host for host in history.nodes if host != node.name)
+            node.release(unit, target)
+            history.world.at(history.world.now + 500 * MS, history.nothing)

@@ -1,0 +1,45 @@
+"""Where a planted bug may change what a host does. The base class changes nothing: the protocol as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.control.domains import Transaction
+from services.control.holdings import Event, Ownership, OwnershipPolicy
+from services.control.ownership import step
+
+if TYPE_CHECKING:
+    from services.control.holdings import Action
+    from verification.simulation.world import Clock
+
+
+class Variant:
+    """The protocol as it is. `name` goes into replay commands."""
+
+    name = "faithful"
+    what = "the protocol as it is"
+
+    fences_itself = True
+    writes_compare_the_domain = True
+    writes_compare_the_cell = True
+    loads_state_on_promotion = True
+    retries_state_writes_blindly = False
+
+    def policy(self, policy: OwnershipPolicy) -> OwnershipPolicy:
+        return policy
+
+    def clock(self, clock: Clock, true_ns: int) -> int:
+        """What the host takes for the time."""
+        return clock.local(true_ns)
+
+    def step(
+        self, own: Ownership, event: Event, now_ns: int, policy: OwnershipPolicy
+    ) -> tuple[Ownership, tuple[Action, ...]]:
+        return step(own, event, now_ns, policy)
+
+    def transaction(self, transaction: Transaction) -> Transaction:
+        return transaction
+
+    def restarted(self, fresh: Ownership, before: Ownership | None) -> Ownership:
+        """The state of a daemon that begins; `before`: the one that it had when it ended."""
+        return fresh
