@@ -10,7 +10,7 @@ from verification.simulation.node import Node
 from verification.simulation.world import MS, Event, World
 
 TIMEOUT_NS = 600 * MS
-PAUSE_NS = (60 * MS, 180 * MS)
+PAUSE_NS = (40 * MS, 140 * MS)
 
 
 class Clients:

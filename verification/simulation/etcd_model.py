@@ -165,8 +165,9 @@ class Cluster:
         perform: Callable[[], Answer],
         reply: Callable[[Answer], None],
         writes: bool,
+        assigns: bool = False,
     ) -> None:
-        """`reply` is called once, or twice, or never."""
+        """`reply` is called once, or twice, or never. `assigns`: a transaction that moves a unit."""
         world, network = self.world, self.network
         delay = network.delay(host, member)
         if delay is None or member in self.machines_down:
@@ -177,12 +178,12 @@ class Cluster:
                 world.at(world.now + delay + back, reply, Answer(FAILED))
             return
         request = _Request(host, member, perform, reply, writes, world.now + PARKED_NS)
-        arrives_ns = max(world.now + delay, self.held_ns.get(host, 0))
+        arrives_ns = world.now + delay
+        if self.held_ns.get(host, 0) > arrives_ns and world.random.random() < (0.9 if assigns else 0.3):
+            arrives_ns = self.held_ns[host]  # overtaken by later ones
         self._forward(request, arrives_ns)
-        if network.doubled(host, member):
-            again = network.delay(host, member)
-            if again is not None:
-                self._forward(request, world.now + again)
+        if network.doubled(host, member) or (self.leader and network.doubled(member, self.leader)):
+            self._forward(request, arrives_ns + world.random.randint(0, 500) * MS)
 
     def _forward(self, request: _Request, arrives_ns: int) -> None:
         world = self.world
@@ -288,7 +289,7 @@ class Cluster:
             # Under a new leader half of what was under way survives; reads are simply asked again by nobody.
             if self.world.now <= request.until_ns and self.world.random.random() < 0.5:
                 self.late += 1
-                self.world.at(self.world.now + self.world.random.randint(1, 5) * MS, self._late, request)
+                self.world.at(self.world.now + self.world.random.randint(1, 400) * MS, self._late, request)
 
     def _late(self, request: _Request) -> None:
         leader = self.leader

@@ -83,8 +83,22 @@ class Fault:
     amount: int = 0
 
 
-def draw_fault(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[str, ...]) -> Fault:
-    """One fault of the mix."""
+def draw(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[str, ...]) -> list[Fault]:
+    """A fault of the mix, or two that belong together."""
+    one = _draw_one(rng, at_ms, workers, hosts)
+    more = rng.random() < 0.5
+    after_ms = rng.randrange(1 + one.for_ms // 2)
+    if more and one.kind is Kind.NOISE and one.host in workers:
+        # A link that fades before it breaks: the last acknowledgements come late.
+        return [one, Fault(at_ms + after_ms, Kind.ISOLATE, one.host, one.other, 2_000 + after_ms)]
+    if more and one.kind is Kind.SWITCH_OVER:
+        # A switch-over whose requests overtake each other.
+        for_ms = rng.randint(200, 900)
+        return [one, *(Fault(at_ms, Kind.REQUESTS_HELD, host, one.other, for_ms) for host in workers)]
+    return [one]
+
+
+def _draw_one(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[str, ...]) -> Fault:
     kind = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
     host = rng.choice(workers)
     other = rng.choice([h for h in hosts if h != host])
@@ -116,7 +130,7 @@ def inject(history: History, fault: Fault) -> None:
     kind = fault.kind
     if kind in (Kind.ISOLATE, Kind.CUT_BOTH, Kind.CUT_ONE_WAY, Kind.NOISE):
         links = _links(history, fault)
-        noise = Noise(0.02 if fault.amount < 100 else 0.1, fault.amount * MS, 0.05)
+        noise = Noise(0.02 if fault.amount < 100 else 0.1, fault.amount * MS, 0.1)
         for source, target in links:
             if kind is Kind.NOISE:
                 history.network.disturb(source, target, noise)

@@ -13,7 +13,7 @@ from verification.simulation import quiet
 from verification.simulation.checkers import Broken, Checkers, Violation
 from verification.simulation.clients import Clients, everybody_served
 from verification.simulation.etcd_model import Cluster
-from verification.simulation.faults import PPM_BOUND, Fault, draw_fault, inject
+from verification.simulation.faults import PPM_BOUND, Fault, draw, inject
 from verification.simulation.network import Network
 from verification.simulation.node import Node, Setting
 from verification.simulation.variant import Variant
@@ -69,7 +69,7 @@ def plan(parameters: Parameters) -> tuple[tuple[Fault, ...], tuple[int, int]]:
         at_ms = rng.randrange(10_000, last_ms)
         for _ in range(rng.choice((1, 2, 3, 4, 6))):
             if at_ms < last_ms:
-                faults.append(draw_fault(rng, at_ms, WORKERS, HOSTS))
+                faults += draw(rng, at_ms, WORKERS, HOSTS)
             at_ms += rng.choice((0, 100, 400, 900, 1_400, 2_500, 31_000))
     return tuple(sorted(faults)), ppm
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from services.control.domains import Assignment, DomainRecord, Transaction
+from services.control.domains import Assignment, DomainRecord, Transaction, Unit
 from services.control.holdings import (
     Action,
     Effect,
@@ -137,9 +137,7 @@ class TimerNotRestarted(Variant):
 
 class TimerSurvivesRestart(Variant):
     name = "timer-survives-restart"
-    what = (
-        "a restarted challenger goes on counting from before it looked, with the revision that it now reads"
-    )
+    what = "a restarted challenger counts from before it looked, with the revision that it now reads"
 
     def restarted(self, fresh: Ownership, before: Ownership | None) -> Ownership:
         return fresh if before is None else replace(fresh, peers=before.peers)
@@ -215,14 +213,14 @@ class ReadingIsProof(Variant):
         return after, actions
 
 
-def _served(own: Ownership, units: Mapping[object, Holding]) -> Ownership:
+def _served(own: Ownership, units: Mapping[Unit, Holding]) -> Ownership:
     holdings = {u: Holding(Stance.SERVING, h.epoch) if u in units else h for u, h in own.holdings.items()}
     proof = {u: h.epoch for u, h in holdings.items() if h.stance in MAY_ACT}
     return replace(own, holdings=holdings, proof=proof)
 
 
-def _resumed(units: Mapping[object, Holding]) -> tuple[Action, ...]:
-    return tuple(Effect(Do.RESUME, u, h.epoch) for u, h in units.items())  # type: ignore[arg-type]
+def _resumed(units: Mapping[Unit, Holding]) -> tuple[Action, ...]:
+    return tuple(Effect(Do.RESUME, u, h.epoch) for u, h in units.items())
 
 
 class ClaimsUnseen(Variant):
@@ -299,4 +297,5 @@ MUTANTS: tuple[type[Variant], ...] = (
     StateNotLoaded,
 )
 
-BY_NAME: Mapping[str, type[Variant]] = {variant.name: variant for variant in (Variant, *MUTANTS)}
+_ALL: tuple[type[Variant], ...] = (Variant, *MUTANTS)
+BY_NAME: Mapping[str, type[Variant]] = {variant.name: variant for variant in _ALL}

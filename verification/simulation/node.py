@@ -340,6 +340,7 @@ class Node:
             lambda: store.transact(self.name, boot_id, transaction),
             reply,
             writes=True,
+            assigns=bool(transaction.puts),
         )
 
     def _answered(self, number: int, event: OwnEvent) -> None:
