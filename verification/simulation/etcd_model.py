@@ -183,7 +183,7 @@ class Cluster:
             arrives_ns = self.held_ns[host]  # overtaken by later ones
         self._forward(request, arrives_ns)
         if network.doubled(host, member) or (self.leader and network.doubled(member, self.leader)):
-            self._forward(request, arrives_ns + world.random.randint(0, 500) * MS)
+            self._forward(request, arrives_ns + world.random.randint(0, 1_500) * MS)
 
     def _forward(self, request: _Request, arrives_ns: int) -> None:
         world = self.world

@@ -130,7 +130,7 @@ def inject(history: History, fault: Fault) -> None:
     kind = fault.kind
     if kind in (Kind.ISOLATE, Kind.CUT_BOTH, Kind.CUT_ONE_WAY, Kind.NOISE):
         links = _links(history, fault)
-        noise = Noise(0.02 if fault.amount < 100 else 0.1, fault.amount * MS, 0.1)
+        noise = Noise(0.02 if fault.amount < 100 else 0.1, fault.amount * MS, 0.2)
         for source, target in links:
             if kind is Kind.NOISE:
                 history.network.disturb(source, target, noise)

@@ -52,6 +52,7 @@ class Outcome:
     counts: Counter[str]
     log: list[tuple[object, ...]] = field(default_factory=list)
     faults: tuple[Fault, ...] = ()
+    ppm: tuple[int, int] = (0, 0)
 
 
 def plan(parameters: Parameters) -> tuple[tuple[Fault, ...], tuple[int, int]]:
@@ -83,7 +84,7 @@ def run(parameters: Parameters, variant: Variant | None = None, *, keep_log: boo
     except Broken as broken:
         violation = broken.violation
     log = history.checkers.log or []
-    return Outcome(parameters, violation, history.counts, log, history.faults)
+    return Outcome(parameters, violation, history.counts, log, history.faults, history.ppm)
 
 
 class History:
@@ -91,7 +92,7 @@ class History:
 
     def __init__(self, parameters: Parameters, variant: Variant, *, keep_log: bool) -> None:
         self.parameters = parameters
-        self.faults, ppm = plan(parameters)
+        self.faults, self.ppm = plan(parameters)
         self.hosts = HOSTS
         self.homes = HOMES
         self.world = World(parameters.seed)
@@ -102,7 +103,7 @@ class History:
         setting = Setting(HOMES, WORKERS, HOSTS, OwnershipPolicy(), FailBackPolicy())
         self.nodes: dict[str, Node] = {}
         for index, name in enumerate(WORKERS):
-            clock = Clock(ppm[index], (index + 1) * 1_000 * S)
+            clock = Clock(self.ppm[index], (index + 1) * 1_000 * S)
             self.nodes[name] = Node(name, self.world, self.cluster, clock, self.checkers, setting, variant)
         self.checkers.nodes = self.nodes
         self.clients = Clients(self.world, self.network, self.checkers, self.nodes)

@@ -274,6 +274,12 @@ class StateNotLoaded(Variant):
     loads_state_on_promotion = False
 
 
+class LeftoversKept(Variant):
+    name = "leftovers-kept"
+    what = "a restarted daemon leaves agents alone that served for its earlier life and lost their unit"
+    demotes_leftovers = False
+
+
 MUTANTS: tuple[type[Variant], ...] = (
     MarginRemoved,
     SilenceIsSuccess,
@@ -295,6 +301,7 @@ MUTANTS: tuple[type[Variant], ...] = (
     StateNotFenced,
     StateNotOrdered,
     StateNotLoaded,
+    LeftoversKept,
 )
 
 _ALL: tuple[type[Variant], ...] = (Variant, *MUTANTS)

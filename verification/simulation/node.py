@@ -226,7 +226,7 @@ class Node:
                 self._transact(action)
             case Publish(deadline_ns, serving, withheld):
                 self.agents.page = Page(deadline_ns, serving, withheld)
-                if self._adopting:
+                if self._adopting and self.variant.demotes_leftovers:
                     # Primaries of an earlier life of hostd whose unit went elsewhere meanwhile.
                     self._adopting = False
                     self.agents.demote_unserved()

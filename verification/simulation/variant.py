@@ -23,7 +23,7 @@ class Variant:
     writes_compare_the_domain = True
     writes_compare_the_cell = True
     loads_state_on_promotion = True
-    retries_state_writes_blindly = False
+    demotes_leftovers = True
 
     def policy(self, policy: OwnershipPolicy) -> OwnershipPolicy:
         return policy
