@@ -183,8 +183,8 @@ LIVING = frozenset({P.STARTING, P.UP, P.UNHEALTHY, P.DRAINING, P.KILLED})
 class Policy:
     """The patience of the host with its agents. Times in nanoseconds.
 
-    With pings every 250 ms, a timeout of 200 ms and two misses, a hang that begins just after an answer is
-    out of the answers after at most 700 ms and killed `hang_grace_ns` later.
+    With pings every 200 ms, a timeout of 150 ms and two misses, a hang that begins just after an answer is
+    out of the answers after at most 500 ms and killed `hang_grace_ns` later.
     """
 
     start_timeout_ns: int = 10 * S
