@@ -26,8 +26,9 @@ types: ## mypy, strict
 imports: ## the arrows between the folders
 	@$(BIN)/lint-imports --no-logo
 
-pytest: ## the tests alone (PYTEST_ARGS="-m 'not live'" leaves the stack out)
-	@$(BIN)/pytest $(PYTEST_ARGS)
+pytest: ## the tests alone: on both cores what needs no servers, then one by one what does
+	@$(BIN)/pytest -n 2 -m "not live" $(PYTEST_ARGS)
+	@$(BIN)/pytest -m live $(PYTEST_ARGS)
 
 verify: setup ## bring the local stack up, measure it, write reports/out/latest/
 	@$(BIN)/threenines verify --profile quick

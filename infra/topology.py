@@ -64,8 +64,8 @@ class HealthCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     kind: HealthKind = HealthKind.SDK
     path: str = "/health"
-    interval_ms: int = 250
-    timeout_ms: int = 200
+    interval_ms: int = 200
+    timeout_ms: int = 150
     unhealthy_after: int = 2
 
 
