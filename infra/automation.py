@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -85,6 +87,19 @@ class DeploymentError(Exception):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+class DeploymentInterrupted(ProjectError):
+    """Ctrl-C: the engine has written down what it had done."""
+
+    exit_status = 130
+
+    def __init__(self) -> None:
+        super().__init__(
+            "stack",
+            "interrupted, part of the change is done",
+            "`threenines up` goes on from there, `threenines down` takes it all down",
+        )
 
 
 OnEvent = Callable[[Progress], None]
@@ -219,12 +234,37 @@ def _command() -> automation.PulumiCommand:
 def _told(watcher: _Watcher) -> Iterator[None]:
     """Turns the engine's failures into ours."""
     try:
-        yield
+        with _patience() as stopped:
+            yield
     except automation.ConcurrentUpdateError as error:
         raise StackBusy("stack", f"is locked by another engine ({error.name})", "wait for it") from None
     except automation.CommandError as error:
+        if stopped.is_set():
+            raise DeploymentInterrupted() from None
         problems = watcher.problems or (_unexplained(str(error)),)
         raise DeploymentError(problems) from None
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[threading.Event]:
+    """A first Ctrl-C is left to the engine, which has it from the terminal too: it ends what is under way and
+    writes down what stands. A second one ends the wait. Answers with whether there was one.
+    """
+    stopped = threading.Event()
+
+    def first(_number: int, _frame: object) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield stopped
+        return
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _unexplained(text: str) -> Problem:
@@ -321,6 +361,7 @@ def _name(urn: str) -> str:
 
 __all__ = [
     "DeploymentError",
+    "DeploymentInterrupted",
     "PreviewResult",
     "Progress",
     "ProjectError",

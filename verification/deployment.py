@@ -52,11 +52,15 @@ class LiveDeployment:
         self._substrate = substrate
         found = [host.name for host in self.fleet.hosts if _runs(substrate, host.name)]
         self._ours = not found
-        if len(found) < len(self.fleet.hosts):
+        if len(found) < len(self.fleet.hosts) or not self._whole(substrate):
+            # Also what was cut short halfway, or has lost a part since.
             progress.phase("bringing the stack up")
-            automation.up(
-                self.environment, lambda step: progress.tick(step.done, f"{step.step} {step.resource}")
-            )
+            try:
+                automation.up(
+                    self.environment, lambda step: progress.tick(step.done, f"{step.step} {step.resource}")
+                )
+            except automation.DeploymentInterrupted:
+                raise KeyboardInterrupt from None  # the run ends as on any other Ctrl-C
         progress.phase("waiting for the fleet", len(self.fleet.agents))
         self._wait(substrate, progress)
         return substrate
@@ -81,6 +85,11 @@ class LiveDeployment:
             if least == len(names) or time.monotonic() > end:
                 return
             time.sleep(READY_POLL_S)
+
+    def _whole(self, substrate: Substrate) -> bool:
+        """Whether every host's daemon sees every agent up now."""
+        names = {agent.name for agent in self.fleet.agents}
+        return all(names <= self._up(substrate, host.name) for host in self.fleet.workers)
 
     def _up(self, substrate: Substrate, host: str) -> frozenset[str]:
         try:

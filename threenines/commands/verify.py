@@ -35,11 +35,13 @@ def verify(
     profile plans passes, 1 something fails, 2 something is not proven, 3 and up the harness broke.
     """
     from infra.environment import load_environment
+    from infra.project import deployed_environment
     from reports import assemble, render, store
     from verification import progress, runner
     from verification.deployment import LiveDeployment
 
-    deployment = LiveDeployment(load_environment(stack, fleet=fleet), keep=keep)
+    environment = load_environment(stack, fleet=fleet) if fleet is not None else deployed_environment(stack)
+    deployment = LiveDeployment(environment, keep=keep)
     request = runner.Request(
         profile=profile, out=(out if out is not None else store.default_out()).absolute(), seed=seed
     )
