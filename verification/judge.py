@@ -140,15 +140,16 @@ def _result(
     plan: RunPlan, entry: CatalogueEntry, found: Observations, judgement: Judgement
 ) -> CriterionResult:
     rule = plan.rule(entry.id)
-    measured = bool(found.trials or found.counts) and judgement.verdict is not Verdict.NOT_MEASURED
+    tried = judgement.verdict is not Verdict.NOT_MEASURED
+    measured = bool(found.trials or found.counts) and tried
     return msgspec.structs.replace(
         _bare(entry, judgement.reason),
         verdict=judgement.verdict,
         evidence=Evidence.MEASURED if measured else Evidence.NONE,
-        estimate=judgement.estimate,
-        bound=judgement.bound,
-        n=judgement.n,
-        exceedances=judgement.exceedances,
+        estimate=judgement.estimate if tried else None,
+        bound=judgement.bound if tried else None,
+        n=judgement.n if tried else None,
+        exceedances=judgement.exceedances if tried else None,
         coverage=rule.coverage,
         confidence=rule.confidence,
         trials_to_decide=judgement.trials_to_decide,

@@ -34,6 +34,13 @@ def test_every_row_is_judged_and_without_history_nothing_passes():
     assert all(result.reason and result.remedy for result in found.values())
 
 
+def test_what_was_not_measured_has_no_figures():
+    for records in ([], faults(59) + LOAD, LOAD):
+        for result in results(records).values():
+            if result.verdict is Verdict.NOT_MEASURED:
+                assert (result.n, result.exceedances, result.estimate, result.bound) == (None,) * 4, result.id
+
+
 @pytest.mark.parametrize(
     ("served_ms", "limit_ms", "verdict"),
     [
