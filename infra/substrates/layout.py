@@ -204,5 +204,9 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return None
     except PermissionError as error:
         raise SubstrateError(str(path), "it cannot be read", "run as the user who made the stack") from error
+    except OSError as error:
+        raise SubstrateError(
+            str(path), f"it cannot be read ({error.strerror})", "choose another state_dir"
+        ) from error
     except msgspec.MsgspecError as error:
         raise SubstrateError(str(path), f"it is damaged ({error})", "remove it and run up again") from error

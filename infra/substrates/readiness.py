@@ -24,6 +24,8 @@ from infra.substrates.census import Process, identify
 
 _LISTEN = "0A"
 _ASK_S = 2.0
+_CAUSE = re.compile(r"no space left|read-only file system|disk quota|address already in use", re.I)
+"""What the machine refuses stands above what a server makes of it (a stack of a dozen lines, say)."""
 _TELLING = re.compile(r"error|fatal|panic|cannot|can't|failed|refused|denied|in use|no such|exception", re.I)
 
 
@@ -117,9 +119,10 @@ def pause(process: Process | None, timeout_s: float) -> None:
 def telling_line(log: str, most: int = 300) -> str:
     """The last line of a server's log that speaks of trouble, else its last line; JSON cut to its message."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)] or lines
-    if not telling:
+    if not lines:
         return ""
+    causes = [line for line in lines if _CAUSE.search(line)]
+    telling = causes or [line for line in lines if _TELLING.search(line)] or lines
     line = telling[-1]
     with contextlib.suppress(ValueError, AttributeError):
         fields = json.loads(line)

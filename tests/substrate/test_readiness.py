@@ -49,6 +49,10 @@ def test_a_connection_is_no_listener() -> None:
             '{"level":"fatal","msg":"discovery failed","error":"no quorum","stack":"x"}',
             "discovery failed: no quorum",
         ),
+        (
+            "write: no space left on device\npanic: cannot save\ngo.uber.org/zap.(*Logger).Panic(0x1)",
+            "write: no space left on device",
+        ),
         ('{"level":"error"}', '{"level":"error"}'),
         ("[error]", "[error]"),
         ("x error " + "y" * 500, ("x error " + "y" * 500)[:300]),
