@@ -64,6 +64,6 @@ def _show(found: object, asked: str) -> None:
         console.print(table)
     else:
         console.print(f"{found.name} is known, and nobody serves it now")
-    age = f"confirmed {found.age_ms:,.0f} ms ago"
+    age = f"confirmed {found.age_ms:,.0f} ms ago" if found.age_ms >= 0 else "not confirmed since its start"
     stale = ", [yellow]stale[/yellow]" if found.stale else ""
     console.print(f"as {asked} sees it: generation {found.generation}, {age}{stale}")
