@@ -81,7 +81,9 @@ class ProgramServer(LanguageServer):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
             self.program = lambda: _run_file(entry)
-            return super().Run(request, context)  # type: ignore[no-untyped-call]  # the SDK has no types here
+            answer = super().Run(request, context)  # type: ignore[no-untyped-call]  # the SDK has no types here
+        # The SDK has told the engine of the error already; an answer that repeats it is shown twice.
+        return language_pb2.RunResponse(bail=True) if answer.error else answer
 
     def Handshake(self, request: Any, context: Any) -> Any:
         """The engine says where it is; what came on the command line is the same address."""

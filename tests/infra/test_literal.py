@@ -114,7 +114,10 @@ def test_the_engines_own_command(checkout: Path, world: World) -> None:
 def test_problems_are_told_without_a_traceback(checkout: Path, world: World) -> None:
     world.edit_agent(world.agent("pc2").name, home="nowhere")
     text = pulumi(checkout, "pulumi preview", status=1)
+    # A resource's line and the list of diagnostics: once in each, not twice.
+    assert text.count("there is no host 'nowhere'") <= 2
     assert "there is no host 'nowhere'" in text
+    assert "unhandled" not in text
     assert "Traceback" not in text
     config = checkout / "infra" / "Pulumi.local.yaml"
     config.write_text(config.read_text().replace("substrate: process", "substrate: proces"))
