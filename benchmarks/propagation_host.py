@@ -20,12 +20,12 @@ import msgspec
 
 from benchmarks.registry_fixture import instance
 from benchmarks.servers import memory_folder
+from services.hostd.view import View
 from services.registry.etcd import EtcdClient
 from services.registry.etcd_types import Endpoint, EtcdError
 from services.registry.etcd_watch import WatchBreak
 from services.registry.keys import Keys
 from services.registry.model import HostRecord, Instance, Role, UnknownAgent
-from services.registry.publish import SnapshotPublisher
 from services.registry.snapshot import SnapshotReader, SnapshotWriter
 from services.registry.snapshot_layout import boottime_ns
 from services.registry.store import Refused, RegistryStore, Renewed
@@ -34,6 +34,8 @@ from services.registry.watcher import RegistryWatcher, Update
 STACK = "bench"
 PROBE = "probe"
 RENEW_S = 0.2
+LONG_S = 3_600.0
+FRESH_FOR_MS = 1_000
 LOAD_A_SECOND = 100
 LOAD_AGENTS = 77
 
@@ -59,22 +61,33 @@ async def discovery(client: EtcdClient, keys: Keys, host: str, folder: Path) -> 
         closing(SnapshotWriter(folder / "discovery.snap")) as writer,
         closing(SnapshotReader(writer.path, host=host)) as reader,
     ):
-        publisher = SnapshotPublisher(writer)
+        view = View(host, writer, own=lambda _: None, fresh_for_ms=FRESH_FOR_MS, now_ns=boottime_ns)
 
         def update(update: Update) -> None:
-            publisher.update(update)
-            if PROBE in update.change.names:
+            view.told(watcher.view.definitions, update.entries, update.change.names, update.revision)
+
+        async def resolve() -> None:
+            seen, told = 0, 0
+
+            def moved() -> bool:
+                return view.generation != seen
+
+            while True:
+                await view.wait_for(moved, LONG_S)
+                seen = view.generation
                 try:
                     found = reader.resolve(PROBE).instances
                 except UnknownAgent:
-                    return
+                    continue
                 now_ns = boottime_ns()
-                if found:
-                    print(found[0].incarnation, now_ns, flush=True)
+                if found and found[0].incarnation != told:
+                    told = found[0].incarnation
+                    print(told, now_ns, flush=True)
 
-        watcher = RegistryWatcher(client, keys, update, on_alive=publisher.alive)
+        watcher = RegistryWatcher(client, keys, update, on_alive=lambda _: view.confirm())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(renew(RegistryStore(client, keys), host))
+            tasks.create_task(resolve())
             tasks.create_task(watcher.run())
 
 

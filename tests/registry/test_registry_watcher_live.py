@@ -13,18 +13,21 @@ import msgspec
 import pytest
 
 from infra.topology import AgentSpec
+from services.hostd.view import View
 from services.registry.etcd import EtcdClient
 from services.registry.etcd_types import EtcdError
 from services.registry.keys import Keys
 from services.registry.model import HostRecord, InstanceState, SnapshotError, UnknownAgent
-from services.registry.publish import SnapshotPublisher
 from services.registry.snapshot import SnapshotReader, SnapshotWriter
+from services.registry.snapshot_layout import boottime_ns
 from services.registry.store import RecordError, Refused, RegistryStore, Renewed
 from services.registry.watcher import RegistryWatcher, Update
 from tests.registry.etcd_cluster import EtcdCluster
 from tests.registry.snapshots import instance
 
 pytestmark = pytest.mark.live
+
+LONG_S = 3_600.0
 
 
 def record(host: str, seq: int, epoch: int = 1) -> HostRecord:
@@ -55,7 +58,8 @@ class Host:
 @asynccontextmanager
 async def running(name: str, client: EtcdClient, keys: Keys, folder: Path) -> AsyncIterator[Host]:
     writer = SnapshotWriter(folder / f"{name}.snap")
-    publisher = SnapshotPublisher(writer)
+    # A view of no host's own: all that is known comes from the registry.
+    view = View("", writer, own=lambda _: None, fresh_for_ms=1_000, now_ns=boottime_ns)
     changed = asyncio.Condition()
     told: set[asyncio.Task[None]] = set()
 
@@ -69,15 +73,26 @@ async def running(name: str, client: EtcdClient, keys: Keys, folder: Path) -> As
         task.add_done_callback(told.discard)
 
     def update(update: Update) -> None:
-        publisher.update(update)
+        view.told(watcher.view.definitions, update.entries, None, update.revision)
         notify()
 
-    def alive(revision: int) -> None:
-        publisher.alive(revision)
+    def alive(_revision: int) -> None:
+        view.confirm()
         notify()
+
+    async def follow() -> None:
+        seen = 0
+
+        def moved() -> bool:
+            return view.generation != seen
+
+        while True:
+            await view.wait_for(moved, LONG_S)
+            seen = view.generation
+            notify()
 
     watcher = RegistryWatcher(client, keys, update, on_alive=alive)
-    task = asyncio.create_task(watcher.run())
+    task = asyncio.gather(watcher.run(), follow())
     reader = SnapshotReader(writer.path, host=name)
     try:
         yield Host(name, watcher, reader, writer, changed)
