@@ -322,6 +322,7 @@ class _Decision:
             if covering in proof:
                 proof = {**proof, unit: holding.epoch}
             self.own = replace(self.own, holdings={**self.own.holdings, unit: parted}, proof=proof)
+            self.publish()
         self.move(unit, Symbol.RELEASE, replace(holding, target=target, until_ns=until_ns))
 
     # What can be done now.

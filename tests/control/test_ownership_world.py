@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from services.control.domains import DomainRecord, Known, Transaction, Unit
 from services.control.holdings import (
@@ -32,6 +40,7 @@ from services.control.holdings import (
 from services.control.lease import Acked, Ambiguous, Lease, Refused, Stop, Tick
 from services.control.ownership import step, wake_ns
 from services.control.stances import MAY_ACT, Do
+from verification.simulation.mutants import BY_NAME
 
 MS = 1_000_000
 POLICY = OwnershipPolicy()
@@ -72,6 +81,8 @@ class Sent:
 
 
 class World(RuleBasedStateMachine):
+    decide = staticmethod(step)
+
     @initialize()
     def start(self) -> None:
         self.now_ns = 10**12
@@ -85,6 +96,7 @@ class World(RuleBasedStateMachine):
         self.sides: dict[str, Side] = {}
         for name in HOSTS:
             self.begin(name, 1)
+            self.round_trips(self.sides[name])
 
     def begin(self, name: str, life: int) -> None:
         peer = HOSTS[1 - HOSTS.index(name)]
@@ -93,7 +105,7 @@ class World(RuleBasedStateMachine):
         self.tell(self.sides[name], Tick())
 
     def tell(self, side: Side, event: Event) -> None:
-        side.own, actions = step(side.own, event, self.now_ns, POLICY)
+        side.own, actions = self.decide(side.own, event, self.now_ns, POLICY)
         for action in actions:
             self.perform(side, action)
 
@@ -201,6 +213,37 @@ class World(RuleBasedStateMachine):
 
     # Time, and what people and crashes do.
 
+    def round_trips(self, side: Side) -> None:
+        """The host's request is answered at once, and so are those that follow from the answer."""
+        for _ in range(4):
+            mine = [
+                s for s in self.sent if (s.host, s.life, s.number) == (side.name, side.life, side.request)
+            ]
+            if not (side.open and mine):
+                return
+            self.sent.remove(mine[0])
+            wanted = mine[0].transaction
+            view = View(self.revision, dict(self.hosts), dict(self.domains))
+            self.outcome(mine[0], view if wanted is None else self.transact(mine[0], wanted))
+
+    @rule(name=st.sampled_from(HOSTS), news=st.booleans())
+    def all_is_well_for_a_beat(self, name: str, news: bool) -> None:
+        self.sleeps_until_its_timer(name)
+        self.round_trips(self.sides[name])
+        while news and self.news:
+            self.news_come(lost=False)
+
+    @rule(name=st.sampled_from(HOSTS), beats=st.integers(1, 8))
+    def one_host_renews_and_the_other_stands_still(self, name: str, beats: int) -> None:
+        for _ in range(beats):
+            self.sleeps_until_its_timer(name)
+            self.round_trips(self.sides[name])
+            self.news = [(host, noticed) for host, noticed in self.news if host != name]
+
+    @rule(name=st.sampled_from(HOSTS))
+    def what_is_asked_for_is_done(self, name: str) -> None:
+        self.round_trips(self.sides[name])
+
     @rule(name=st.sampled_from(HOSTS))
     def sleeps_until_its_timer(self, name: str) -> None:
         side = self.sides[name]
@@ -244,6 +287,33 @@ class World(RuleBasedStateMachine):
                 assert side.own.holdings[unit].epoch == epoch
             published = (side.page.deadline_ns, dict(side.page.serving))
             assert published == (side.own.deadline_ns(POLICY), dict(side.own.proof)) or not side.own.proof
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "old-epoch-kept",
+        "serves-before-acknowledgement",
+        "timer-not-restarted",
+        "acts-after-handover",
+    ],
+)
+def test_this_world_is_bad_enough_to_catch_planted_bugs(name: str) -> None:
+    class Planted(World):
+        decide = staticmethod(BY_NAME[name]().step)
+
+    # Found or not must not depend on the day: derandomized.
+    tried = settings(
+        max_examples=2_000,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Planted, settings=tried)
 
 
 TestWorld = World.TestCase
