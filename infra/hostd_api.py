@@ -206,11 +206,11 @@ class HostdApi:
         except (msgspec.DecodeError, UnicodeDecodeError):
             told = body[:200].decode("utf-8", "replace")
         kind = HostdUnavailable if status == http.HTTPStatus.SERVICE_UNAVAILABLE else HostdError
-        raise kind(
-            f"hostd on {self.host}",
-            f"{method} {label} was answered {status} {told}",
-            f"see the log of hostd on {self.host}",
-        )
+        if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
+            mend = f"mend what the manifest says of {label}"
+        else:
+            mend = f"see the log of hostd on {self.host}"
+        raise kind(f"hostd on {self.host}", f"{method} {label} was answered {status} {told}", mend)
 
     def _decode(self, body: bytes, kind: type[V]) -> V:
         try:

@@ -252,9 +252,7 @@ class Api:
 
     async def _started(self, runner: AgentRunner, deadline: float) -> StartedAnswer:
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
-        state = await runner.wait_for(
-            lambda state: state.phase is Phase.UP and not state.outdated, timeout_s=left_s
-        )
+        state = await runner.wait_until_up(left_s)
         return StartedAnswer(runner.name, self._config.host, state.incarnation, state.published)
 
     async def _started_elsewhere(self, spec: AgentSpec, deadline: float) -> StartedAnswer:

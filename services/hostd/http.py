@@ -13,6 +13,7 @@ from aiohttp import web
 from infra.topology import AgentSpec
 from services.hostd.access import ApiError, Right, require
 from services.hostd.metrics import CONTENT_TYPE
+from services.hostd.runner import CannotStart
 from services.registry.etcd_types import EtcdError
 from services.registry.model import Instance, InstanceState
 from services.registry.select import ANYONE, Want
@@ -64,6 +65,8 @@ async def errors_as_json(request: web.Request, handler: Answer) -> web.StreamRes
         return error_answer(error.status, error.code, error.message)
     except web.HTTPException as error:
         return error_answer(error.status, "not-found" if error.status == 404 else "bad-request", error.reason)
+    except CannotStart as error:
+        return error_answer(422, "bad-request", str(error))
     except EtcdError as error:
         if error.definite:
             return error_answer(503, "unavailable", f"etcd: {error}")

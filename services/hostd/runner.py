@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -14,6 +15,7 @@ import aiohttp
 from infra.topology import AgentSpec, HealthKind
 from services.agent.connection import Scratch
 from services.agent.errors import CallError
+from services.agent.runner import EXIT_CANNOT_START
 from services.control.agent import (
     AgentState,
     Event,
@@ -35,7 +37,12 @@ from services.registry.model import Instance, InstanceState, Transport
 VALIDATION_RETRY_S = 0.1
 UNASKED_VALIDATION_S = 1.0
 RECONCILE_RETRY_S = 0.2
+LAST_LINES_BYTES = 4096
 CHECKED = frozenset({Phase.UP, Phase.UNHEALTHY})
+
+
+class CannotStart(Exception):
+    """A process of this definition said that it cannot start, and why."""
 
 
 class Surroundings(Protocol):
@@ -86,6 +93,8 @@ class AgentRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._validator: asyncio.Task[None] | None = None
         self._cause = "crash"
+        self._refusal: str | None = None
+        self._replaced_at = 0
         self._waiters: list[tuple[Callable[[AgentState], bool], asyncio.Future[AgentState]]] = []
 
     @property
@@ -97,6 +106,10 @@ class AgentRunner:
     def socket_path(self) -> Path:
         """Where an SDK agent listens."""
         return self._around.run_folder / "agents" / f"{self.name}.sock"
+
+    @property
+    def _log(self) -> Path:
+        return self._around.data_folder / "agents" / f"{self.name}.log"
 
     def instance(self) -> Instance:
         """The record that the world is told."""
@@ -134,6 +147,7 @@ class AgentRunner:
     def replace(self, spec: AgentSpec) -> None:
         """It is wanted with another definition."""
         self.spec = spec
+        self._refusal, self._replaced_at = None, self.state.incarnation
         self.feed(Event(EventKind.REPLACE))
 
     def adopt(self, pid: int, pidfd: int, incarnation: int) -> None:
@@ -175,6 +189,20 @@ class AgentRunner:
         finally:
             if entry in self._waiters:
                 self._waiters.remove(entry)
+
+    async def wait_until_up(self, timeout_s: float) -> AgentState:
+        """The state in which it is up by its present definition.
+
+        Raises TimeoutError; CannotStart, as soon as a process of that definition has said so.
+        """
+        self._refusal = None  # what stopped it earlier may have been mended outside of its definition
+        state = await self.wait_for(
+            lambda state: self._refusal is not None or (state.phase is Phase.UP and not state.outdated),
+            timeout_s,
+        )
+        if self._refusal is not None:
+            raise CannotStart(self._refusal)
+        return state
 
     def release(self) -> None:
         """hostd is leaving, the agent stays: everything is let go, nothing is decided any more."""
@@ -223,9 +251,12 @@ class AgentRunner:
             if now.deadline_ns is not None:
                 delay_s = max(0.0, (now.deadline_ns - self._around.now_ns()) / 1e9)
                 self._timer = self._loop.call_later(delay_s, self._timed)
+        self._wake()
+
+    def _wake(self) -> None:
         for wanted, waiter in self._waiters:
-            if not waiter.done() and wanted(now):
-                waiter.set_result(now)
+            if not waiter.done() and wanted(self.state):
+                waiter.set_result(self.state)
 
     def _timed(self) -> None:
         self._timer = None
@@ -243,8 +274,7 @@ class AgentRunner:
 
     async def _fork(self, incarnation: int) -> None:
         spec = self.spec
-        log = self._around.data_folder / "agents" / f"{spec.name}.log"
-        env = {"THREENINES_LOG": str(log), "THREENINES_LOCAL": self._around.local}
+        env = {"THREENINES_LOG": str(self._log), "THREENINES_LOCAL": self._around.local}
         try:
             child = await self._around.zygote.fork(spec, incarnation, env)
         except CallError as error:
@@ -288,6 +318,9 @@ class AgentRunner:
         status = await self._around.zygote.exit_status(self.name, incarnation)
         if status is not None:
             self._around.note("exit-status", self.name, incarnation, str(status))
+        if status == EXIT_CANNOT_START and incarnation > self._replaced_at:
+            self._refusal = f"{self.name} cannot start: {_last_reason(self._log)}"
+            self._wake()
 
     # Validation and checks.
 
@@ -357,6 +390,18 @@ class AgentRunner:
         if self.check is not None:
             self.check.stop()
             self.check = None
+
+
+def _last_reason(log: Path) -> str:
+    """What the last line of an agent's log gives as the reason."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_LINES_BYTES))
+            lines = file.read(LAST_LINES_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        return f"its log cannot be read ({error.strerror})"
+    last = lines[-1] if lines else "its log is empty"
+    return last.rpartition("cannot start: ")[2][:300]
 
 
 _CAUSES = {

@@ -92,9 +92,11 @@ def test_crash_after_crash_backs_off_and_a_new_definition_is_tried_at_once(one_h
         incarnation = newer(host, "alpha", incarnation)
     assert "backoff" in names(host, "alpha")
     broken = AgentSpec(name="beta", home="mainpc", category="test", handler="no.such.module:Agent")
-    status, answer = host.ask("PUT", "/v1/agents/beta?wait_s=1.5", broken)
-    assert (status, answer["error"]["code"]) == (504, "deadline")
-    assert {"exit-status", "backoff"} <= set(names(host, "beta"))
+    status, answer = host.ask("PUT", "/v1/agents/beta?wait_s=30", broken)
+    assert (status, answer["error"]["code"]) == (422, "bad-request")
+    assert answer["error"]["message"].startswith("beta cannot start: handler 'no.such.module:Agent'")
+    wait_for("it is tried ever more rarely", lambda: "backoff" in names(host, "beta"))
+    assert "exit-status" in names(host, "beta")
     assert any(event["detail"] == "78" for event in host.events("beta"))
     assert host.put(subject("beta"))["state"] == "up"
 
