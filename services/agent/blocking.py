@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from services.agent.directory import (
+    HELD_BACK,
     Directory,
     NoView,
     OpenView,
@@ -71,8 +72,20 @@ class BlockingClient:
                 raise
             with self._lock:
                 self._directory.doubt(agent)
-        target = self._target(agent, due)
-        return unpack(self._send(target, agent, method, packed, due))
+            pauses = self._directory.pauses(error)
+        for pause_s in pauses:
+            if pause_s > 0:
+                if time.monotonic() + pause_s >= due:
+                    break
+                time.sleep(pause_s)
+            try:
+                target = self._target(agent, due)
+                return unpack(self._send(target, agent, method, packed, due))
+            except CallError as error:
+                if time.monotonic() >= due or error.code not in HELD_BACK:
+                    raise
+                last = error
+        raise last
 
     def resolve(self, agent: str) -> Resolution:
         """Where `agent` serves now: a read of the discovery snapshot. Raises `CallError`."""

@@ -13,6 +13,7 @@ import msgspec
 from services.agent.channel import Channel, open_unix
 from services.agent.connection import Scratch
 from services.agent.directory import (
+    HELD_BACK,
     Directory,
     NoView,
     OpenView,
@@ -98,11 +99,31 @@ class Client:
             if not may_repeat(error, method, target) or loop.time() >= due:
                 raise
             self._directory.doubt(agent)
+            pauses = self._directory.pauses(error)
+        for pause_s in pauses:
+            if pause_s > 0:
+                if loop.time() + pause_s >= due:
+                    break
+                await asyncio.sleep(pause_s)
+            try:
+                return unpack(await self._once_more(agent, method, packed, due))
+            except CallError as error:
+                if loop.time() >= due or error.code not in HELD_BACK:
+                    raise
+                last = error
+        raise last
+
+    async def _once_more(self, agent: str, method: str, body: msgspec.Raw, due: float) -> msgspec.Raw:
         try:
             target = self._directory.target(agent, self._inflight.get(agent, _NONE))
         except NoView:
             target = await self._confirmed(agent, due)
-        return unpack(await self._send(target, agent, method, packed, due))
+        try:
+            return await self._send(target, agent, method, body, due)
+        except CallError as error:
+            if error.code == Code.DRAINING:
+                self._forget(target.key)
+            raise
 
     def resolve(self, agent: str) -> Resolution:
         """Where `agent` serves now: a read of the discovery snapshot. Raises `CallError`."""

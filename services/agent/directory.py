@@ -6,18 +6,23 @@ What the two clients share; no network in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
+from services.agent import fence
 from services.agent.errors import CallError, Code
 from services.registry.model import Instance, Resolution, SnapshotError, Transport, UnknownAgent
 from services.routing.choice import NoInstance, choose
 
 MAX_REMEMBERED: Final = 4096
+HELD_BACK: Final = frozenset({Code.UNAVAILABLE, Code.DRAINING, Code.FENCED})
+"""Definite: nothing was done, and another instance may serve the call."""
+FIRST_PAUSE_S: Final = 0.01
+LAST_PAUSE_S: Final = 0.1
 
 
 class View(Protocol):
@@ -130,6 +135,16 @@ class Directory:
         """A call by this answer was not delivered: an old answer must be confirmed by hostd."""
         self._doubted.add(name)
 
+    def pauses(self, error: CallError) -> Iterator[float]:
+        """The waits before each repetition of a call: one at once; where another host may take the agent
+        over (there is a fence in the run folder), on and on, for as long as the call has time."""
+        yield 0.0
+        if error.code == Code.FENCED or (self.run / fence.NAME).exists():
+            pause_s = FIRST_PAUSE_S
+            while True:
+                yield pause_s
+                pause_s = min(2 * pause_s, LAST_PAUSE_S)
+
     def close(self) -> None:
         """Gives the snapshot back."""
         self._view.close()
@@ -137,7 +152,7 @@ class Directory:
 
 def may_repeat(error: CallError, method: str, target: Target | None) -> bool:
     """True when the call may be sent once more: it did not run, or running it twice is the same as once."""
-    if error.code in (Code.UNAVAILABLE, Code.DRAINING):
+    if error.code in HELD_BACK:
         return True
     return error.code == Code.INDETERMINATE and target is not None and method in target.idempotent
 

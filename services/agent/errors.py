@@ -18,6 +18,7 @@ class Code(StrEnum):
     HANDLER_ERROR = "handler-error"
     TOO_LARGE = "too-large"
     DRAINING = "draining"
+    FENCED = "fenced"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
     DEADLINE = "deadline"

@@ -11,11 +11,13 @@ from typing import Final
 
 from infra.topology import AgentSpec
 from services.agent.client import Client
+from services.agent.connection import Scratch
 from services.agent.hostd_link import HostdLink, registration
 from services.agent.log import configure
 from services.agent.loop import new_event_loop
 from services.agent.sdk import AgentDefinitionError, load_agent
 from services.agent.server import AgentServer
+from services.agent.standing import open_standing
 
 EXIT_CANNOT_START: Final = 78
 """The agent's definition is wrong (EX_CONFIG of sysexits.h): starting it again will not help."""
@@ -37,8 +39,12 @@ def run_agent(
         log.error("cannot start: %s", error)
         return EXIT_CANNOT_START
     agent = cls(spec, incarnation=incarnation)
+    standing = open_standing(spec, incarnation, run, Scratch())
+    if standing is not None:
+        agent.state = standing.state
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(AgentServer(agent, run / "agents" / f"{spec.name}.sock"), run, host))
+        server = AgentServer(agent, run / "agents" / f"{spec.name}.sock", standing=standing)
+        return runner.run(_serve(server, run, host))
 
 
 async def _serve(server: AgentServer, run: Path, host: str | None) -> int:
@@ -47,7 +53,7 @@ async def _serve(server: AgentServer, run: Path, host: str | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     caller = Client(run, host)
-    server.agent.connect(caller)
+    server.agent.connect(caller if server.standing is None else server.standing.guarded(caller))
     try:
         await server.start()
     except Exception:
@@ -60,4 +66,6 @@ async def _serve(server: AgentServer, run: Path, host: str | None) -> int:
     await link.stop()
     await server.stop()
     await caller.close()
+    if server.standing is not None:
+        server.standing.close()
     return 0

@@ -19,12 +19,15 @@ from services.agent.errors import AgentError, CallError, Code
 from services.agent.metrics import OTHER, CallMetrics
 from services.agent.sdk import Agent, Method, call_deadline, methods_of
 from services.agent.sockets import UnixListener, listen_unix
-from services.agent.wire import Failure, Message, Reply, Request, encode, goodbye, pack
+from services.agent.standing import Effects, Promote, Standing, StandingAnswer, call_effects
+from services.agent.wire import Failure, Message, Reply, Request, encode, goodbye, pack, unpack_as
 
 DRAIN_LIMIT_S: Final = 5.0
 FAREWELL_LIMIT_S: Final = 0.5
 MAX_CONNECTIONS: Final = 512
 DEADLINE_LIMIT_MS: Final = 3_600_000
+ORDERS: Final = frozenset({"_promote", "_standing", "_quiesce", "_resume", "_demote"})
+"""What hostd tells an agent about who serves; understood only where ownership is on."""
 
 log = logging.getLogger("threenines.agent")
 
@@ -86,8 +89,17 @@ class _ServerConnection(FrameConnection):
 class AgentServer:
     """The server of one agent. `start`, then calls are answered until `stop`."""
 
-    def __init__(self, agent: Agent, path: Path, *, drain_limit_s: float = DRAIN_LIMIT_S) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        path: Path,
+        *,
+        drain_limit_s: float = DRAIN_LIMIT_S,
+        standing: Standing | None = None,
+    ) -> None:
+        """`standing` None: no other host ever serves this agent."""
         self.agent = agent
+        self.standing = standing
         self.path = path
         self.scratch = Scratch()
         self.state = ServerState.STARTING
@@ -111,6 +123,7 @@ class AgentServer:
             "_metrics": self.metrics.text,
             "_collect": gc.collect,
         }
+        self._orders: set[asyncio.Task[None]] = set()
 
     def describe(self) -> Description:
         """Name, methods and tags: what is told to hostd and to who asks `_describe`."""
@@ -193,6 +206,11 @@ class AgentServer:
         if request.agent != self.agent.name:
             self._answer_failure(call, Code.NOT_FOUND, f"this is {self.agent.name}, not {request.agent[:64]}")
             return
+        if self.standing is not None and name in ORDERS:
+            task = self._loop.create_task(self._obey(self.standing, call, request))
+            self._orders.add(task)
+            task.add_done_callback(self._orders.discard)
+            return
         method = self.methods.get(name)
         if method is None:
             self._answer_failure(call, Code.NO_METHOD, f"{self.agent.name} has no method {name[:64]}")
@@ -204,8 +222,31 @@ class AgentServer:
             self._answer_failure(call, Code.DEADLINE, "no time was left when the request arrived")
         elif len(self._calls) >= self.agent.concurrency:
             self._answer_failure(call, Code.OVERLOADED, f"{self.agent.concurrency} calls are in flight")
+        elif self.standing is not None and (refusal := self.standing.refusal()) is not None:
+            self._answer_failure(call, *refusal)
         else:
             self._begin(call, method, request)
+
+    async def _obey(self, standing: Standing, call: _Call, request: Request) -> None:
+        """An order of hostd about who serves."""
+        try:
+            if self._listener is None or self.state is not ServerState.UP:
+                raise CallError(Code.DRAINING, f"{self.agent.name} is {self.state}")
+            answer: StandingAnswer
+            match request.method:
+                case "_promote":
+                    answer = await standing.promote(unpack_as(request.body, Promote).epoch)
+                case "_quiesce":
+                    answer = await standing.quiesce(self._idle.wait)
+                case "_resume":
+                    answer = standing.resume()
+                case "_demote":
+                    answer = standing.demote()
+                case _:
+                    answer = standing.answer()
+            self._answer(call, answer)
+        except CallError as error:
+            self._answer_failure(call, Code.UNAVAILABLE, _one_line(error))
 
     def _begin(self, call: _Call, method: Method, request: Request) -> None:
         try:
@@ -227,13 +268,22 @@ class AgentServer:
 
     async def _run(self, call: _Call, method: Method, arguments: tuple[Any, ...], due: float) -> None:
         call_deadline.set(due)
+        effects = None
+        if self.standing is not None:
+            effects = Effects()
+            call_effects.set(effects)
         try:
             self._answer(call, await method.function(self.agent, *arguments))
         except asyncio.CancelledError:
             # By the deadline or the drain, which have answered; else the handler cancelled itself.
             self._answer_failure(call, Code.INDETERMINATE, f"{method.name} was cancelled")
         except Exception as error:
-            self._answer_error(call, error)
+            if isinstance(error, CallError) and error.code == Code.FENCED and effects is not None:
+                # Refused before it had any effect: as if it had never been admitted.
+                code = Code.INDETERMINATE if effects.any else Code.FENCED
+                self._answer_failure(call, code, f"{call.method}: {_one_line(error)}")
+            else:
+                self._answer_error(call, error)
         finally:
             self._deadlines.discard(call)
             self._calls.discard(call)
@@ -247,6 +297,10 @@ class AgentServer:
 
     def _answer(self, call: _Call, result: object) -> None:
         if call.answered:
+            return
+        if self.standing is not None and call.task is not None and not self.standing.acting():
+            # It ran, but whether all of it ran while this process was primary, nobody can say.
+            self._answer_failure(call, Code.INDETERMINATE, f"{call.method}: its agent is primary no more")
             return
         try:
             frame = encode(Reply(call.id, pack(result)))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from infra.topology import AgentSpec
 from services.agent.connection import Scratch
@@ -22,7 +23,7 @@ from services.hostd.events import EventLog
 from services.hostd.process import running_agents
 from services.hostd.runner import AgentRunner
 from services.hostd.zygote_client import Zygote
-from services.registry.model import Instance
+from services.registry.model import Instance, InstanceState, Role
 
 FORK_OUTCOME_S = 2.0
 LOG_LIMIT_BYTES = 16 << 20
@@ -53,6 +54,8 @@ class Supervisor:
         self.runners: dict[str, AgentRunner] = {}
         self.restarts: Counter[tuple[str, str]] = Counter()
         self.host_epoch = 0
+        self.standing: Callable[[AgentSpec], tuple[Role, int]] | None = None
+        """Role and epoch of an agent on this host, where ownership is on; else all serve."""
         self._events = events
         self._floor = floor
         self._on_change = on_change
@@ -162,7 +165,16 @@ class Supervisor:
     def instance(self, name: str) -> Instance | None:
         """The record of one of this host's agents."""
         runner = self.runners.get(name)
-        return runner.instance() if runner is not None else None
+        if runner is None:
+            return None
+        if self.standing is None:
+            return runner.instance()
+        role, epoch = self.standing(runner.spec)
+        instance = runner.instance()
+        state = instance.state
+        if role is Role.STANDBY and state is InstanceState.UP:
+            state = InstanceState.STANDBY
+        return msgspec.structs.replace(instance, role=role, epoch=epoch, state=state)
 
     def counts(self) -> Counter[str]:
         """How many agents are in which published state."""

@@ -24,6 +24,7 @@ from services.hostd.config import HostConfig
 from services.hostd.definitions import Definitions
 from services.hostd.events import EventLog
 from services.hostd.external import Externals, ExternalSpec
+from services.hostd.failover import Failover
 from services.hostd.health import SdkCheck
 from services.hostd.http import (
     AgentAnswer,
@@ -42,7 +43,7 @@ from services.hostd.http import (
 from services.hostd.metrics import HostMetrics, program_metrics
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View
-from services.registry.model import Instance, InstanceState, Resolution
+from services.registry.model import Instance, InstanceState, Resolution, Role
 from services.registry.select import ANYONE, Want
 
 BODY_LIMIT_S = 10.0
@@ -71,6 +72,13 @@ class Readiness:
     reason: str | None
 
 
+class SwitchOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/switchover`: the agents homed on `home` are to be served by `to`."""
+
+    home: str
+    to: str
+
+
 class Api:
     """The routes. `status` and `ready` are asked of the daemon."""
 
@@ -87,6 +95,7 @@ class Api:
         client: Client,
         status: Callable[[], msgspec.Struct],
         ready: Callable[[], Readiness],
+        failover: Failover | None = None,
     ) -> None:
         self._config = config
         self._view = view
@@ -98,6 +107,7 @@ class Api:
         self._client = client
         self._status = status
         self._ready = ready
+        self._failover = failover
         self._roles = {host.name: host.role for host in config.hosts}
         self._runners: list[web.AppRunner] = []
 
@@ -139,6 +149,8 @@ class Api:
             ("GET", "/v1/events", read, self._get_events),
             ("POST", "/v1/drain", admin, self._post_drain),
             ("DELETE", "/v1/drain", admin, self._delete_drain),
+            ("GET", "/v1/domains", read, self._get_domains),
+            ("POST", "/v1/switchover", admin, self._post_switchover),
         ):
             app.router.add_route(method, path, guarded(right, handler))
         return app
@@ -260,7 +272,10 @@ class Api:
             return [
                 one
                 for one in self._view.of(spec.name)
-                if one.host == spec.home and one.state is InstanceState.UP and one.tags == spec.tags
+                if (one.host == spec.home or self._failover is not None)
+                and one.role is Role.PRIMARY
+                and one.state is InstanceState.UP
+                and one.tags == spec.tags
             ]
 
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
@@ -317,6 +332,27 @@ class Api:
         except CallError as error:
             status = next((value for code, value in CALL_STATUS.items() if code == error.code), 502)
             raise ApiError(status, error.code, error.message) from None
+
+    # About who serves.
+
+    def _with_failover(self) -> Failover:
+        if self._failover is None:
+            raise ApiError(
+                404, "not-found", "agents of this stack stay on their home hosts (failover is off)"
+            )
+        return self._failover
+
+    async def _get_domains(self, request: web.Request) -> web.Response:
+        return as_json({"domains": self._with_failover().domains()})
+
+    async def _post_switchover(self, request: web.Request) -> web.Response:
+        failover = self._with_failover()
+        wait_s = number(request, "wait_s", WAIT_DEFAULT_S, 0.001, WAIT_LIMIT_S)
+        try:
+            wanted = msgspec.json.decode(await read_body(request, MAX_BODY_BYTES), type=SwitchOver)
+        except msgspec.DecodeError as error:
+            raise ApiError(422, "bad-request", f"not a switch-over, {{home, to}}: {error}") from None
+        return as_json(await failover.switch_over(wanted.home, wanted.to, wait_s))
 
     # About programs that hostd did not start.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
-from infra.topology import Port
+from infra.topology import Criticality, Port
 from services.control.agent import Policy
 from services.control.lease import LeasePolicy
 
@@ -99,6 +100,29 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Readying(StrEnum):
+    """How a standby agent waits: as a running process, or not at all."""
+
+    WARM = "warm"
+    COLD = "cold"
+
+
+class OwnershipConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Times of ownership, and how agents of each criticality stand by. The same on all hosts."""
+
+    standby: dict[Criticality, Readying] = msgspec.field(
+        default_factory=lambda: {Criticality.UTILITY: Readying.COLD}
+    )
+    """By criticality; one that is not named stands by warm."""
+    quiesce_ms: int = 5_000
+    hold_down_ms: int = 30_000
+    watchdog: bool = True
+
+    def warm(self, criticality: Criticality) -> bool:
+        """Whether an agent of that criticality waits as a running process."""
+        return self.standby.get(criticality, Readying.WARM) is Readying.WARM
+
+
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything hostd needs. `run`, `data` and `pki` are folders of this host."""
 
@@ -118,6 +142,9 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     ports: Ports = Ports()
     lease: LeaseConfig = LeaseConfig()
     supervision: Supervision = Supervision()
+    ownership: bool = False
+    """Whether the agents of a lost host move to their standby host."""
+    failover: OwnershipConfig = OwnershipConfig()
 
     @property
     def run_folder(self) -> Path:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 
 import aiohttp
 import msgspec
@@ -24,6 +24,7 @@ from services.hostd.disk import SEQ_STEP, CachedView, DiskCache
 from services.hostd.distributed import Distribution
 from services.hostd.events import EventLog
 from services.hostd.external import Externals
+from services.hostd.failover import Failover, prepare
 from services.hostd.lease import HostLease
 from services.hostd.local import LocalServer
 from services.hostd.metrics import HostFigures, HostMetrics
@@ -37,7 +38,7 @@ from services.registry.keys import Keys
 from services.registry.model import Entry, Instance
 from services.registry.snapshot import SnapshotWriter
 from services.registry.store import RegistryStore
-from services.registry.watcher import RegistryWatcher, Update
+from services.registry.watcher import Record, RegistryWatcher, Update
 
 FRESH_FOR_MS = 1000
 FIRST_LIST_S = 1.0
@@ -136,18 +137,25 @@ class Daemon:
             supervisor=self.supervisor,
             events=self.events,
         )
-        self.lease = HostLease(
-            store,
-            host=config.host,
-            address=config.address,
-            boot_id=self.boot_id,
-            floor_epoch=last_life.epoch,
-            policy=config.lease.policy(),
-            now_ns=boottime_ns,
-            on_epoch=self._claimed,
-            on_renewal=self.metrics.renewal.observe,
+        self.failover = self._open_failover(last_life.epoch) if config.ownership else None
+        self.lease = (
+            self.failover.ownership
+            if self.failover is not None
+            else HostLease(
+                store,
+                host=config.host,
+                address=config.address,
+                boot_id=self.boot_id,
+                floor_epoch=last_life.epoch,
+                policy=config.lease.policy(),
+                now_ns=boottime_ns,
+                on_epoch=self._claimed,
+                on_renewal=self.metrics.renewal.observe,
+            )
         )
-        self._watcher = RegistryWatcher(self._etcd, self.keys, self._told, on_alive=self._alive)
+        self._watcher = RegistryWatcher(
+            self._etcd, self.keys, self._told, on_alive=self._alive, on_records=self._noticed
+        )
         self.distribution = Distribution(
             config,
             needs_view=lambda: not self.view.seen,
@@ -170,12 +178,37 @@ class Daemon:
             client=self._caller,
             status=self.status,
             ready=self.ready,
+            failover=self.failover,
+        )
+        if self.failover is not None:
+            self.failover.open_door(self.local)
+
+    def _open_failover(self, floor_epoch: int) -> Failover:
+        # What runs was started under the other setting, or has a fence: to be known before there is one.
+        self.supervisor.find_running()
+        prepare(self._config, self.supervisor)
+        return Failover(
+            self._config,
+            client=self._etcd,
+            keys=self.keys,
+            boot_id=self.boot_id,
+            floor_epoch=floor_epoch,
+            now_ns=boottime_ns,
+            supervisor=self.supervisor,
+            definitions=self.definitions,
+            view=self.view,
+            events=self.events,
+            changed=self._publish,
+            on_epoch=self._claimed,
+            on_renewal=self.metrics.renewal.observe,
         )
 
     def _take_hold_of_agents(self) -> None:
         """Agents outlive hostd: those that run are adopted before anything else is said about them."""
         self.events.add("hostd-started", detail=f"life {self.disk.identity.life}")
-        self.supervisor.find_running()
+        if self.failover is None:
+            self.supervisor.find_running()
+            prepare(self._config, self.supervisor)
         cached = self.disk.load_view()
         if cached is not None:
             specs = {spec.name: spec for spec in cached.definitions}
@@ -213,6 +246,8 @@ class Daemon:
         await self.api.stop()
         await self.local.stop()
         self.externals.stop()
+        if self.failover is not None:
+            self.failover.close()
         self.supervisor.release()
         await self.records.close()
         await self._caller.close()
@@ -262,6 +297,8 @@ class Daemon:
                 self.events.add("lease-held" if held else "lease-lost", detail=self.lease.trouble or "")
             if not held:
                 self.view.doubt()
+            if self.failover is not None:
+                self.failover.keep_house()
             rounds += 1
             if rounds % LOGS_EVERY == 0:
                 await trim_logs(self._config.data_folder / "agents")
@@ -311,6 +348,15 @@ class Daemon:
         return self.supervisor.instance(name) or self.externals.instance(name)
 
     def _changed(self, name: str) -> None:
+        self._publish(name)
+        if self.failover is not None:
+            self.failover.household.agent_changed(name)
+
+    def _noticed(self, records: Iterable[Record]) -> None:
+        if self.failover is not None:
+            self.failover.ownership.records(records)
+
+    def _publish(self, name: str) -> None:
         if self._held_back is not None:
             self._held_back.add(name)
             return
@@ -327,7 +373,7 @@ class Daemon:
         agents that never stopped look as if they were starting."""
         names, self._held_back = self._held_back or set(), None
         for name in names:
-            self._changed(name)
+            self._publish(name)
 
     def _cached_view(self) -> CachedView:
         return CachedView(

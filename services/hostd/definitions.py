@@ -7,7 +7,7 @@ reached the revision of that write it is not allowed to say otherwise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -54,6 +54,13 @@ class Definitions:
         self._expected: dict[str, tuple[AgentSpec | None, int]] = {}
         self._kept: dict[str, AgentSpec] = {}
         self._revision = 0
+        self._entries: Mapping[str, Entry] = {}
+        self.belongs: Callable[[AgentSpec], bool] = lambda spec: spec.home == host
+        """Whether an agent is to run on this host."""
+        self.in_order: Callable[[Mapping[str, AgentSpec]], Iterable[AgentSpec]] = lambda specs: specs.values()
+        """In which order agents are started."""
+        self.left_behind: Callable[[str], tuple[Delete, ...]] = lambda name: ()
+        """What is deleted from etcd with an agent, besides its definition and records."""
         self._draining = False
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,13 +71,13 @@ class Definitions:
     def adopt(self, definitions: Mapping[str, AgentSpec]) -> None:
         """Takes hold of the agents that run already; starts none."""
         for spec in definitions.values():
-            if spec.home == self._host and self._supervisor.runs(spec.name):
+            if self.belongs(spec) and self._supervisor.runs(spec.name):
                 self._supervisor.apply(spec)
 
     def start_from_cache(self, definitions: Mapping[str, AgentSpec]) -> None:
         """etcd does not answer: run what ran last time."""
         for spec in definitions.values():
-            if spec.home == self._host:
+            if self.belongs(spec):
                 self._supervisor.apply(spec)
 
     def told(self, definitions: Mapping[str, AgentSpec], entries: Mapping[str, Entry], revision: int) -> None:
@@ -78,18 +85,26 @@ class Definitions:
         if revision < self._revision:
             self._went_back(definitions, revision)
         first = self._revision == 0
-        self._revision = revision
-        effective = {} if self._draining else self._effective(definitions)
-        wanted = {name: spec for name, spec in effective.items() if spec.home == self._host}
-        for name, spec in wanted.items():
-            if name not in self._removals:
-                self._supervisor.apply(spec, self._known_incarnation(entries.get(name)))
-        for name in [name for name in self._supervisor.runners if name not in wanted]:
-            self._remove(name)
+        self._revision, self._entries = revision, entries
+        self._reconcile(definitions)
         if first:
             for name in self._supervisor.kill_unclaimed():
                 self._events.add("killed", agent=name, detail="no definition wants it here")
         self._sweep(entries)
+
+    def reconsider(self) -> None:
+        """`belongs` may answer otherwise than before: starts and stops agents accordingly."""
+        if self._revision > 0:
+            self._reconcile(self._view.definitions)
+
+    def _reconcile(self, definitions: Mapping[str, AgentSpec]) -> None:
+        effective = {} if self._draining else self._effective(definitions)
+        wanted = {name: spec for name, spec in effective.items() if self.belongs(spec)}
+        for spec in self.in_order(wanted):
+            if spec.name not in self._removals:
+                self._supervisor.apply(spec, self._known_incarnation(self._entries.get(spec.name)))
+        for name in [name for name in self._supervisor.runners if name not in wanted]:
+            self._remove(name)
 
     async def drain(self) -> None:
         """Stops every agent of this host and keeps them stopped until `resume` or the next start of hostd."""
@@ -105,7 +120,7 @@ class Definitions:
         """Ends `drain`."""
         self._draining = False
         for spec in self.effective().values():
-            if spec.home == self._host and spec.name not in self._removals:
+            if self.belongs(spec) and spec.name not in self._removals:
                 self._supervisor.apply(spec)
 
     def effective(self) -> dict[str, AgentSpec]:
@@ -170,7 +185,7 @@ class Definitions:
         removal = self._removals.get(spec.name)
         if removal is not None:
             await asyncio.wait([removal])
-        if spec.home != self._host or self._draining:
+        if not self.belongs(spec) or self._draining:
             self._remove(spec.name)
             return None
         return self._supervisor.apply(spec)
@@ -190,12 +205,13 @@ class Definitions:
             everything = (
                 Delete(self._keys.definition(name)),
                 Delete(f"{self._keys.folder(Kind.AGENT)}{name}/", prefix=True),
+                *self.left_behind(name),
             )
             result = await self._client.txn((), everything, timeout_s=WRITE_TIMEOUT_S)
         except BaseException:
             self._expected.pop(name, None)
             spec = self.effective().get(name)
-            if spec is not None and spec.home == self._host:
+            if spec is not None and self.belongs(spec):
                 self._supervisor.apply(spec)
             raise
         self._kept.pop(name, None)
@@ -212,7 +228,13 @@ class Definitions:
             return
         task = asyncio.get_running_loop().create_task(self._stop(name))
         self._removals[name] = task
-        task.add_done_callback(lambda _: self._removals.pop(name, None))
+        task.add_done_callback(lambda _: self._removed(name))
+
+    def _removed(self, name: str) -> None:
+        self._removals.pop(name, None)
+        spec = None if self._draining else self.effective().get(name)
+        if spec is not None and spec.home != self._host and self.belongs(spec):
+            self._supervisor.apply(spec)  # it came back to this host while it was being stopped
 
     async def _stop(self, name: str) -> None:
         try:

@@ -62,6 +62,10 @@ class LocalServer:
             "list": self._list,
         }
 
+    def add(self, method: str, handler: Handler) -> None:
+        """One more method. The handler gets the body and the caller's process id."""
+        self._handlers[method] = handler
+
     async def start(self) -> None:
         """Listens; a predecessor's socket is replaced without a gap."""
         temporary = self._path.with_name(f".hostd.{os.getpid():x}")

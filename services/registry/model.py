@@ -20,6 +20,8 @@ class InstanceState(StrEnum):
     UNHEALTHY = "unhealthy"
     DOWN = "down"
     DRAINING = "draining"
+    STANDBY = "standby"
+    """It runs and would be promoted; it refuses calls until then."""
 
 
 class Role(StrEnum):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from services.registry.etcd import EtcdClient
-from services.registry.etcd_types import EtcdCompacted, EtcdDefinite, EtcdError
+from services.registry.etcd_types import EtcdCompacted, EtcdDefinite, EtcdError, KeyValue, WatchEvent
 from services.registry.etcd_watch import WatchBreak
 from services.registry.keys import Keys
 from services.registry.model import Entry
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 # gRPC codes that waiting does not cure: invalid argument, permission denied, unimplemented, unauthenticated.
 _HOPELESS = frozenset({3, 7, 12, 16})
+
+
+Record = KeyValue | WatchEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class RegistryWatcher:
         on_update: Callable[[Update], None],
         *,
         on_alive: Callable[[int], None] = lambda revision: None,
+        on_records: Callable[[Iterable[Record]], None] = lambda records: None,
         clock_ns: Callable[[], int] = boottime_ns,
         coalesce_s: float = 0.002,
         silence_s: float = 1.0,
@@ -67,7 +71,8 @@ class RegistryWatcher:
         retry_s: float = 0.1,
     ) -> None:
         """`on_update` gets every change; `on_alive(revision)` every sign that the watch is alive,
-        after the update that came with it. Both run in the event loop and must not block.
+        after the update that came with it; `on_records` every record that was listed or written, at once,
+        whatever its kind. All run in the event loop and must not block.
         """
         self.view = RegistryView(keys)
         self.counts = WatcherCounts()
@@ -75,6 +80,7 @@ class RegistryWatcher:
         self._prefix = keys.prefix
         self._on_update = on_update
         self._on_alive = on_alive
+        self._on_records = on_records
         self._clock_ns = clock_ns
         self._coalesce_s = coalesce_s
         self._silence_s = silence_s
@@ -120,6 +126,7 @@ class RegistryWatcher:
                 await asyncio.sleep(self._retry_s)
                 continue
             self.counts.listings += 1
+            self._on_records(listing.kvs)
             self._take(self.view.reset(listing.kvs, listing.revision, self._clock_ns()), alive=True)
             return listing.revision
 
@@ -132,6 +139,8 @@ class RegistryWatcher:
                     log.warning("watch at %s broke: %s", item.endpoint.host, item.reason)
                 else:
                     self.counts.batches += 1
+                    if item.events:
+                        self._on_records(item.events)
                     change = self.view.apply(item, self._clock_ns())
                     self._take(change, alive=bool(item.events))
 

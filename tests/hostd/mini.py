@@ -165,6 +165,7 @@ class MiniHost:
             "peers": [],
             "ports": self.ports,
             "supervision": self.stack.supervision,
+            **self.stack.more,
         }
         (self.data / "hostd.json").write_text(json.dumps(config))
 
@@ -252,7 +253,14 @@ class MiniHost:
 class MiniStack:
     """Hosts by name; use as a context manager."""
 
-    def __init__(self, hosts: Sequence[str] = ("mainpc",), supervision: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[str] = ("mainpc",),
+        supervision: dict[str, int] | None = None,
+        more: dict[str, object] | None = None,
+    ) -> None:
+        """`more`: further keys of every host's configuration."""
+        self.more = more or {}
         self.folder = Path(tempfile.mkdtemp(prefix="3nh-", dir="/tmp"))
         self.supervision = supervision or {}
         self._names = tuple(hosts)

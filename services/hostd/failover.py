@@ -1,0 +1,177 @@
+"""Everything that `ownership: true` adds to hostd, put together: one object for the daemon to hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from services.agent import fence, pidfile
+from services.control.domains import Unit
+from services.control.holdings import OwnershipPolicy
+from services.hostd.access import ApiError
+from services.hostd.agents import Supervisor
+from services.hostd.config import HostConfig
+from services.hostd.definitions import Definitions
+from services.hostd.events import EventLog
+from services.hostd.household import AgentHousehold
+from services.hostd.local import LocalServer
+from services.hostd.ownership import HostOwnership
+from services.hostd.state import StateDoor
+from services.hostd.view import View
+from services.hostd.watchdog import LOCK
+from services.registry.domains import DomainStore
+from services.registry.etcd import EtcdClient
+from services.registry.etcd_types import Delete
+from services.registry.keys import Keys
+
+MS = 1_000_000
+
+
+class DomainAnswer(msgspec.Struct, frozen=True):
+    """Who holds a domain as this host has last seen it; `acting`: this host serves it now."""
+
+    home: str
+    holder: str
+    epoch: int
+    acting: bool
+    exceptions: dict[str, str] = {}
+
+
+def prepare(config: HostConfig, supervisor: Supervisor) -> None:
+    """Before agents are claimed. Those that run under the other setting of `ownership` know nothing of the
+    fence, or wait for one that never comes: they are ended, and started anew."""
+    path = config.run_folder / fence.NAME
+    if path.exists() != config.ownership:
+        supervisor.kill_unclaimed()
+        if not config.ownership:
+            path.unlink(missing_ok=True)
+
+
+class Failover:
+    """Ownership of this host's agents: `run` it as a task in place of the lease's."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        *,
+        client: EtcdClient,
+        keys: Keys,
+        boot_id: str,
+        floor_epoch: int,
+        now_ns: Callable[[], int],
+        supervisor: Supervisor,
+        definitions: Definitions,
+        view: View,
+        events: EventLog,
+        changed: Callable[[str], None],
+        on_epoch: Callable[[int], None],
+        on_renewal: Callable[[float], None],
+    ) -> None:
+        self._config = config
+        self._definitions = definitions
+        self._workers = tuple(host.name for host in config.hosts if host.role == "worker")
+        store = DomainStore(
+            client,
+            keys,
+            stack=config.stack,
+            host=config.host,
+            address=config.address,
+            boot_id=boot_id,
+        )
+        self.household = AgentHousehold(
+            config,
+            fence=fence.FenceWriter(config.run_folder / fence.NAME),
+            supervisor=supervisor,
+            view=view,
+            events=events,
+            now_ns=now_ns,
+            changed=changed,
+        )
+        self.ownership = HostOwnership(
+            store,
+            host=config.host,
+            workers=self._workers,
+            boot_id=boot_id,
+            floor_epoch=floor_epoch,
+            policy=OwnershipPolicy(lease=config.lease.policy(), quiesce_ns=config.failover.quiesce_ms * MS),
+            now_ns=now_ns,
+            household=self.household,
+            on_epoch=on_epoch,
+            on_renewal=on_renewal,
+        )
+        self.household.ownership = self.ownership
+        self.household.reconsider = definitions.reconsider
+        definitions.belongs = self.household.belongs
+        definitions.in_order = self.household.in_order
+        definitions.left_behind = lambda name: (Delete(store.state_folder(name), prefix=True),)
+        supervisor.standing = self.household.standing
+        self._door = StateDoor(config.host, store, self.ownership, supervisor)
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    def open_door(self, local: LocalServer) -> None:
+        """Lets agents write and read their state."""
+        local.add("state-write", self._door.write)
+        local.add("state-read", self._door.read)
+
+    def keep_house(self) -> None:
+        """Now and then."""
+        self.household.keep_house(self._definitions.effective())
+        if self._config.failover.watchdog and (self._watchdog is None or self._watchdog.poll() is not None):
+            self._start_watchdog()
+
+    def close(self) -> None:
+        """hostd leaves. The watchdog stays, as the agents do."""
+        self.household.close()
+
+    def _start_watchdog(self) -> None:
+        holder = pidfile.read(self._config.run_folder / LOCK)
+        if holder is not None and pidfile.alive(holder):
+            return
+        grace_ms = self._config.lease.margin_ms / 2
+        # A session of its own: what ends hostd's process group must not end who watches over it.
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-m", "services.hostd.watchdog", str(self._config.run_folder), f"{grace_ms:g}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    # The API's part.
+
+    def domains(self) -> list[DomainAnswer]:
+        """All domains of the stack."""
+        answers = []
+        for home in self._workers:
+            holder, epoch = self.ownership.holder(home)
+            known = self.ownership.state.domains[home].record
+            answers.append(
+                DomainAnswer(
+                    home,
+                    holder,
+                    epoch,
+                    self.ownership.serves(home, "") and self.ownership.held(),
+                    {agent: to.holder for agent, to in known.exceptions.items()},
+                )
+            )
+        return answers
+
+    async def switch_over(self, home: str, to: str, wait_s: float) -> DomainAnswer:
+        """Hands a domain to another host, without an error for callers. Raises ApiError."""
+        for host in (home, to):
+            if host not in self._workers:
+                raise ApiError(422, "bad-request", f"{host[:64]!r} is no worker of this stack")
+        holder, _ = self.ownership.holder(home)
+        if holder != to:
+            if holder != self._config.host:
+                raise ApiError(421, "misdirected", f"{home} is served by {holder}: ask there")
+            if not self.ownership.alive(to):
+                raise ApiError(409, "conflict", f"{to} shows no sign of life")
+            self.ownership.release(Unit(home), to)
+            try:
+                await self.household.wait_for(lambda: self.ownership.holder(home)[0] == to, wait_s)
+            except TimeoutError:
+                raise ApiError(504, "deadline", f"{home} is not handed over after {wait_s:g} s") from None
+        return next(answer for answer in self.domains() if answer.home == home)
