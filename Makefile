@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types imports pytest verify bench lock clean
+.PHONY: help setup test lint types imports pytest sim verify bench lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,8 +13,8 @@ help: ## list these targets
 setup: ## bring everything a fresh machine lacks (cold about 5 minutes, warm under a second)
 	@$(PYTHON) -m infra.tools.setup
 
-test: setup ## lint, types, import arrows, and all tests
-	@$(MAKE) --no-print-directory lint types imports pytest
+test: setup ## lint, types, import arrows, simulated weeks, and all tests
+	@$(MAKE) --no-print-directory lint types imports sim pytest
 
 lint: ## ruff: style and common mistakes
 	@$(BIN)/ruff check .
@@ -29,6 +29,9 @@ imports: ## the arrows between the folders
 pytest: ## the tests alone: on both cores what needs no servers, then one by one what does
 	@$(BIN)/pytest -n 2 -m "not live" $(PYTEST_ARGS)
 	@$(BIN)/pytest -m live $(PYTEST_ARGS)
+
+sim: ## two hundred simulated weeks of the ownership protocol
+	@$(BIN)/threenines sim --seeds 200 --processes 2
 
 verify: setup ## bring the local stack up, measure it, write reports/out/latest/
 	@$(BIN)/threenines verify --profile quick
