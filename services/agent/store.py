@@ -17,17 +17,21 @@ from services.agent.errors import CallError, Code
 from services.agent.state import MAX_ITEMS, Value
 
 WRITE_LIMIT_S: Final = 2.0
-MAX_WRITES_AT_ONCE: Final = 16
+CHANGED: Final = "changed"
+"""A value is not the one that was to be replaced: an earlier write without an answer came through late."""
+TRIES: Final = 3
 
 
 class StateWrite(msgspec.Struct, frozen=True):
-    """Body of hostd's `state-write`: values in msgpack. `epoch`: the one the writer serves at."""
+    """Body of hostd's `state-write`: values in msgpack. `epoch`: the one the writer serves at; `replaces`:
+    the revision that wrote each key so far (0: there is none)."""
 
     name: str
     incarnation: int
     epoch: int
     puts: dict[str, bytes]
     deletes: tuple[str, ...] = ()
+    replaces: dict[str, int] = {}
 
 
 class StateRead(msgspec.Struct, frozen=True):
@@ -38,14 +42,16 @@ class StateRead(msgspec.Struct, frozen=True):
 
 
 class StateContent(msgspec.Struct, frozen=True):
-    """All acknowledged state as of a revision of the store, least recently written first."""
+    """All acknowledged state as of a revision of the store, least recently written first: key, value and the
+    revision that wrote it."""
 
     revision: int
-    items: tuple[tuple[str, bytes], ...]
+    items: tuple[tuple[str, bytes, int], ...]
 
 
 class Backing(Protocol):
-    """hostd, or a fake. Raises CallError: `fenced` (not performed), `unavailable`, `indeterminate`."""
+    """hostd, or a fake. Raises CallError: `fenced`, `unavailable` and `CHANGED` (not performed),
+    `indeterminate`."""
 
     async def write(self, write: StateWrite) -> int:
         """The revision at which the store has it."""
@@ -77,6 +83,7 @@ class StoreState:
         self._touched = touched
         self._max_items = max_items
         self._items: OrderedDict[str, Value] = OrderedDict()
+        self._written: dict[str, int] = {}
         self._sure = False
         self._lock = asyncio.Lock()
         self.revision = 0
@@ -107,28 +114,32 @@ class StoreState:
         return found
 
     async def put(self, key: str, value: Value) -> None:
+        packed = msgspec.msgpack.encode(value)
         async with self._lock:
-            epoch = await self._own()
-            oldest = next(iter(self._items)) if self._is_full(key) else None
-            await self._write(
-                epoch, {key: msgspec.msgpack.encode(value)}, () if oldest is None else (oldest,)
-            )
-            if oldest is not None:
-                del self._items[oldest]
-            self._items[key] = value
-            self._items.move_to_end(key)
+            for _ in range(TRIES):
+                epoch = await self._own()
+                oldest = next(iter(self._items)) if self._is_full(key) else None
+                if await self._write(epoch, {key: packed}, () if oldest is None else (oldest,)):
+                    self._items[key] = value
+                    self._items.move_to_end(key)
+                    return
+        raise self._contended()
 
     async def delete(self, key: str) -> bool:
         async with self._lock:
-            epoch = await self._own()
-            if key not in self._items:
-                return False
-            await self._write(epoch, {}, (key,))
-            del self._items[key]
-            return True
+            for _ in range(TRIES):
+                epoch = await self._own()
+                if key not in self._items:
+                    return False
+                if await self._write(epoch, {}, (key,)):
+                    return True
+        raise self._contended()
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def _contended(self) -> CallError:
+        return CallError(Code.UNAVAILABLE, f"the state of {self._name} changes under its owner's hands")
 
     def _is_full(self, key: str) -> bool:
         return key not in self._items and len(self._items) >= self._max_items
@@ -147,17 +158,22 @@ class StoreState:
 
     async def _load(self) -> int:
         content = await self._backing.read(StateRead(self._name, self._incarnation))
-        self._items = OrderedDict((key, msgspec.msgpack.decode(raw)) for key, raw in content.items)
+        self._items = OrderedDict((key, msgspec.msgpack.decode(raw)) for key, raw, _ in content.items)
+        self._written = {key: revision for key, _, revision in content.items}
         self.revision = content.revision
         self._sure = True
         return self.revision
 
-    async def _write(self, epoch: int, puts: dict[str, bytes], deletes: tuple[str, ...]) -> None:
-        write = StateWrite(self._name, self._incarnation, epoch, puts, deletes)
+    async def _write(self, epoch: int, puts: dict[str, bytes], deletes: tuple[str, ...]) -> bool:
+        """False: not performed, and the copy has to be loaded anew."""
+        replaces = {key: self._written.get(key, 0) for key in (*puts, *deletes)}
+        write = StateWrite(self._name, self._incarnation, epoch, puts, deletes, replaces)
         try:
             self._sure = False  # until the answer: a cancelled write is one without an answer
-            await self._backing.write(write)
+            revision = await self._backing.write(write)
         except CallError as error:
+            if error.code == CHANGED:
+                return False
             if error.code in (Code.FENCED, Code.UNAVAILABLE):
                 self._sure = True  # not performed
                 raise
@@ -168,3 +184,8 @@ class StoreState:
             raise
         self._sure = True
         self._touched()
+        for key in deletes:
+            self._items.pop(key, None)
+            self._written.pop(key, None)
+        self._written.update(dict.fromkeys(puts, revision))
+        return True

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import msgspec
 
 from services.agent.errors import CallError, Code
-from services.agent.store import StateContent, StateRead, StateWrite
+from services.agent.store import CHANGED, StateContent, StateRead, StateWrite
 from services.agent.wire import unpack_as
 from services.control.domains import Known
 from services.control.holdings import Noticed, WriteFence
@@ -34,6 +34,7 @@ class Store(Protocol):
         domain_revision: int,
         puts: dict[str, bytes],
         deletes: tuple[str, ...],
+        replaces: dict[str, int],
         timeout_s: float,
     ) -> Performed | NotPerformed: ...
     async def read_state(self, agent: str, *, timeout_s: float) -> StoredState: ...
@@ -78,11 +79,12 @@ class StateDoor:
                     domain_revision=fence.revision,
                     puts=wanted.puts,
                     deletes=wanted.deletes,
+                    replaces=wanted.replaces,
                     timeout_s=ONE_WRITE_S,
                 )
                 if isinstance(answer, Performed):
                     return answer.revision
-                await self._learn(home, wanted)
+                await self._learn(home, wanted, fence)
             except EtcdIndeterminate as error:
                 raise CallError(Code.INDETERMINATE, f"etcd: {error}") from None
             except (EtcdError, RecordError) as error:
@@ -100,11 +102,13 @@ class StateDoor:
             raise CallError(Code.UNAVAILABLE, f"etcd: {error}") from None
         return StateContent(stored.revision, stored.items)
 
-    async def _learn(self, home: str, wanted: StateWrite) -> None:
-        """Refused: either another host owns it now, or another unit of the domain has moved."""
+    async def _learn(self, home: str, wanted: StateWrite, fence: WriteFence) -> None:
+        """Refused: another host owns it now, or another unit of the domain has moved, or the value has."""
         known = await self._store.read_domain(home, timeout_s=ONE_WRITE_S)
         if known is None or known.record.assignment(wanted.name) != (self._host, wanted.epoch):
             raise _fenced(wanted)
+        if known.revision == fence.revision:
+            raise CallError(CHANGED, f"{wanted.name}: another value stands there")
         self._owner.feed(Noticed(domains={home: known}))
 
     def _runner(self, name: str, incarnation: int, pid: int) -> AgentRunner:

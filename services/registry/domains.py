@@ -75,10 +75,11 @@ class NotPerformed:
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """All acknowledged state of one agent as of `revision`, least recently written first (msgpack values)."""
+    """All acknowledged state of one agent as of `revision`, least recently written first: key, value in
+    msgpack, and the revision that wrote it."""
 
     revision: int
-    items: tuple[tuple[str, bytes], ...]
+    items: tuple[tuple[str, bytes, int], ...]
 
 
 class DomainStore:
@@ -171,14 +172,24 @@ class DomainStore:
         domain_revision: int,
         puts: Mapping[str, bytes],
         deletes: Iterable[str] = (),
+        replaces: Mapping[str, int],
         timeout_s: float,
     ) -> Performed | NotPerformed:
-        """Performed only while `domains/<home>` was written by `domain_revision`: the old owner's fence."""
+        """Performed only while `domains/<home>` was written by `domain_revision`, the old owner's fence, and
+        each key of `replaces` by its revision (0: is absent), so that a late write undoes no newer one."""
         folder = self.state_folder(agent)
         ops: list[Op] = [Put(folder + quote(key, safe=""), value) for key, value in puts.items()]
         ops += [Delete(folder + quote(key, safe="")) for key in deletes if key not in puts]
         result = await self._client.txn(
-            (Compare.unchanged(self.domain_key(home), domain_revision),), ops, timeout_s=timeout_s
+            (
+                Compare.unchanged(self.domain_key(home), domain_revision),
+                *(
+                    Compare.unchanged(folder + quote(key, safe=""), revision)
+                    for key, revision in replaces.items()
+                ),
+            ),
+            ops,
+            timeout_s=timeout_s,
         )
         return Performed(result.revision) if result.succeeded else NotPerformed()
 
@@ -188,7 +199,8 @@ class DomainStore:
         listing = await self._client.list_prefix(folder, timeout_s=timeout_s)
         ordered = sorted(listing.kvs, key=lambda kv: (kv.mod_revision, kv.key))
         return StoredState(
-            listing.revision, tuple((unquote(kv.key.removeprefix(folder)), kv.value) for kv in ordered)
+            listing.revision,
+            tuple((unquote(kv.key.removeprefix(folder)), kv.value, kv.mod_revision) for kv in ordered),
         )
 
     async def read_domain(self, home: str, *, timeout_s: float) -> Known | None:

@@ -21,7 +21,7 @@ from services.agent.fence import Allowance, FenceError, FenceReader, FenceWriter
 from services.agent.sdk import Agent, method
 from services.agent.server import AgentServer
 from services.agent.standing import Promote, Standing, StandingAnswer
-from services.agent.store import StateContent, StateRead, StateWrite, StoreState
+from services.agent.store import CHANGED, StateContent, StateRead, StateWrite, StoreState
 from services.agent.wire import pack, unpack_as
 from tests.agent.kit import run_folder
 
@@ -122,23 +122,33 @@ class FakeBacking:
     """etcd behind hostd, with outcomes to order."""
 
     def __init__(self) -> None:
-        self.items: dict[str, bytes] = {}
+        self.items: dict[str, tuple[bytes, int]] = {}
+        self.late: list[StateWrite] = []
         self.revision = 1
         self.outcomes: list[str] = []
 
     async def write(self, write: StateWrite) -> int:
         outcome = self.outcomes.pop(0) if self.outcomes else "ok"
-        if outcome in ("ok", "lost-answer"):
-            self.items |= write.puts
-            for key in write.deletes:
-                self.items.pop(key, None)
-            self.revision += 1
+        if outcome == "late":
+            self.late.append(write)
+            raise CallError(Code.INDETERMINATE, "x")
+        if outcome in ("ok", "lost-answer") and not self.perform(write):
+            raise CallError(CHANGED, "x")
         if outcome == "ok":
             return self.revision
         raise CallError({"lost-answer": "indeterminate", "lost": "indeterminate"}.get(outcome, outcome), "x")
 
+    def perform(self, write: StateWrite) -> bool:
+        if any(self.items.get(key, (b"", 0))[1] != revision for key, revision in write.replaces.items()):
+            return False
+        self.revision += 1
+        self.items |= {key: (value, self.revision) for key, value in write.puts.items()}
+        for key in write.deletes:
+            self.items.pop(key, None)
+        return True
+
     async def read(self, read: StateRead) -> StateContent:
-        return StateContent(self.revision, tuple(self.items.items()))
+        return StateContent(self.revision, tuple((key, *item) for key, item in self.items.items()))
 
 
 class Ground:
@@ -198,6 +208,25 @@ async def test_after_a_write_without_an_answer_the_store_is_asked_what_stands(
     assert await ground.state.get("k") == stands
 
 
+async def test_a_write_that_comes_through_late_undoes_no_newer_one() -> None:
+    ground = Ground()
+    await ground.state.put("k", "first")
+    ground.backing.outcomes = ["late"]
+    with pytest.raises(CallError):
+        await ground.state.put("k", "late")
+    await ground.state.put("k", "newer")
+    assert not ground.backing.perform(ground.backing.late.pop())
+    assert await ground.state.get("k") == "newer"
+
+    ground.backing.outcomes = ["late"]
+    with pytest.raises(CallError):
+        await ground.state.put("k", "late again")
+    assert await ground.state.get("k") == "newer"  # loaded before it came through
+    assert ground.backing.perform(ground.backing.late.pop())
+    await ground.state.put("k", "newest")  # refused once, then against what stands there
+    assert await ground.state.get("k") == "newest"
+
+
 async def test_who_may_not_act_reads_and_writes_nothing() -> None:
     ground = Ground()
     await ground.state.put("k", 1)
@@ -206,7 +235,7 @@ async def test_who_may_not_act_reads_and_writes_nothing() -> None:
         with pytest.raises(CallError) as caught:
             await attempt
         assert caught.value.code == Code.FENCED
-    assert ground.backing.items == {"k": msgspec.msgpack.encode(1)}
+    assert ground.backing.items["k"][0] == msgspec.msgpack.encode(1)
 
 
 class Ledger(Agent):

@@ -288,7 +288,7 @@ def test_an_old_epoch_s_write_is_refused_by_etcd_itself(owned: MiniStack) -> Non
             assert known is not None
             used = known.revision if revision is None else revision
             return known.revision, await store.write_state(
-                "alpha", "mainpc", domain_revision=used, puts={"k": b"\x01"}, timeout_s=2
+                "alpha", "mainpc", domain_revision=used, puts={"k": b"\x01"}, replaces={}, timeout_s=2
             )
         finally:
             await client.close()
