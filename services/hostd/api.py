@@ -258,8 +258,9 @@ class Api:
             return as_json(await self._started_elsewhere(spec, deadline))
         except TimeoutError:
             states = ", ".join(f"{one.state} on {one.host}" for one in self._view.of(name)) or "nowhere yet"
+            log = f" (its log: {runner.log_path})" if runner is not None else ""
             raise ApiError(
-                504, "deadline", f"{name} is defined, and after {wait_s:g} s it is {states}"
+                504, "deadline", f"{name} is defined, and after {wait_s:g} s it is {states}{log}"
             ) from None
 
     async def _started(self, runner: AgentRunner, deadline: float) -> StartedAnswer:

@@ -108,7 +108,8 @@ class AgentRunner:
         return self._around.run_folder / "agents" / f"{self.name}.sock"
 
     @property
-    def _log(self) -> Path:
+    def log_path(self) -> Path:
+        """Where the agent's output goes."""
         return self._around.data_folder / "agents" / f"{self.name}.log"
 
     def instance(self) -> Instance:
@@ -274,7 +275,7 @@ class AgentRunner:
 
     async def _fork(self, incarnation: int) -> None:
         spec = self.spec
-        env = {"THREENINES_LOG": str(self._log), "THREENINES_LOCAL": self._around.local}
+        env = {"THREENINES_LOG": str(self.log_path), "THREENINES_LOCAL": self._around.local}
         try:
             child = await self._around.zygote.fork(spec, incarnation, env)
         except CallError as error:
@@ -319,7 +320,7 @@ class AgentRunner:
         if status is not None:
             self._around.note("exit-status", self.name, incarnation, str(status))
         if status == EXIT_CANNOT_START and incarnation > self._replaced_at:
-            self._refusal = f"{self.name} cannot start: {_last_reason(self._log)}"
+            self._refusal = f"{self.name} cannot start: {_last_reason(self.log_path)}"
             self._wake()
 
     # Validation and checks.

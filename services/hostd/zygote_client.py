@@ -25,8 +25,6 @@ class Zygote:
         self._path = path
         self._client = ZygoteClient(path, timeout_s=SILENT_S)
         self._turns = asyncio.Semaphore(FORKS_AT_ONCE)
-        self.reachable: bool | None = None
-        """Whether the last question was answered; None before the first."""
 
     async def fork(self, spec: AgentSpec, incarnation: int, env: dict[str, str]) -> Child:
         """A process of `spec`; asking again for an incarnation that runs gives that process.
@@ -38,21 +36,18 @@ class Zygote:
             try:
                 child = await self._client.fork(spec, incarnation, env)
             except CallError as error:
-                self.reachable = error.code not in (Code.UNAVAILABLE, Code.INDETERMINATE)
                 silent = asyncio.get_running_loop().time() - began >= SILENT_S
                 if error.code == Code.INDETERMINATE and silent:
                     # What forks in a millisecond and is silent for seconds does not come back by itself:
                     # its supervisor starts another, which adopts the agents that run.
                     self._end()
                 raise
-            self.reachable = True
             return child
 
     async def find(self, name: str, incarnation: int) -> Child | None:
         """The running process of that incarnation, None when the zygote knows of none. Raises CallError."""
         async with self._turns:
             children = await self._client.list()
-        self.reachable = True
         found: Child | None = None
         for child in children:
             if (child.name, child.incarnation) == (name, incarnation) and found is None:

@@ -23,7 +23,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from services.registry.model import Entry
-from services.registry.snapshot_writer import SnapshotWriter
 from services.registry.tiers import distributed_ttl_s
 from services.registry.watcher import Update
 
@@ -188,25 +187,6 @@ class DistributedSaver:
                     self._offered.set()
                     log.warning("the view was not saved for cold starts: %s", error)
             await asyncio.sleep(self._every_s)
-
-
-async def cold_start(writer: SnapshotWriter, tier: DistributedTier) -> Saved | None:
-    """If nothing was ever published here, publish what another host saved, marked stale.
-
-    Returns what was published. Run it beside the watcher: when that is faster, nothing is done.
-    """
-    if writer.generation:
-        return None
-    try:
-        saved = await tier.load()
-    except TierUnavailable as error:
-        log.warning("no saved view for the cold start: %s", error)
-        return None
-    if saved is None or writer.generation:
-        return None
-    writer.publish(saved.entries, saved.revision, fresh_for_ms=0)
-    writer.mark_stale()
-    return saved
 
 
 class _Unreadable(Exception):

@@ -52,7 +52,6 @@ class Gateway:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
         self._tls = tls
-        self._connect_timeout_s = connect_timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ssl=True if tls is None else tls),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),

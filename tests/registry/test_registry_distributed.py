@@ -16,10 +16,8 @@ from services.registry.distributed import (
     DistributedTier,
     RedisAddress,
     TierUnavailable,
-    cold_start,
     connect,
 )
-from services.registry.snapshot import SnapshotReader, SnapshotWriter
 from services.registry.tiers import distributed_ttl_s
 from services.registry.view import Change
 from services.registry.watcher import Update
@@ -112,21 +110,6 @@ async def test_the_next_store_is_asked_within_the_deadline() -> None:
         await tier(Hung(), Hung(), timeout_s=0.1).load()
     with pytest.raises(TierUnavailable, match="there is no Redis"):
         await tier().load()
-
-
-async def test_cold_start_publishes_stale_and_only_when_nothing_is_there(tmp_path: Path) -> None:
-    store = Memory()
-    await tier(store).save(fleet(["a"], 4), 40, unchanged_s=0)
-    writer, reader = SnapshotWriter(tmp_path / "s"), SnapshotReader(tmp_path / "s")
-    assert await cold_start(writer, tier(Hung(), timeout_s=0.05)) is None
-    assert await cold_start(writer, tier(Memory())) is None
-    assert writer.generation == 0
-    assert await cold_start(writer, tier(store)) is not None
-    answer = reader.resolve("a")
-    assert (answer.stale, answer.revision, answer.instances[0].incarnation) == (True, 40, 4)
-    assert await cold_start(writer, tier(store)) is None
-    assert writer.generation == 1
-    writer.close()
 
 
 async def test_saver_keeps_the_newest_and_survives_an_absent_redis() -> None:
