@@ -107,19 +107,7 @@ def grade_share(share: float, *, failed: bool) -> Grade:
 
 def good_side(value: float, target: float, direction: Direction | None) -> bool:
     """Whether `value` keeps `target`. Without a direction nothing is known to be good."""
-    match direction:
-        case Direction.AT_MOST:
-            return value <= target
-        case Direction.BELOW:
-            return value < target
-        case Direction.AT_LEAST:
-            return value >= target
-        case Direction.ABOVE:
-            return value > target
-        case Direction.EXACTLY:
-            return value == target
-        case None:
-            return False
+    return direction is not None and direction.keeps(value, target)
 
 
 def grade_criterion(criterion: CriterionResult) -> Grade | None:

@@ -20,6 +20,8 @@ Times for people are ISO 8601 UTC (`2026-01-31T12:00:00Z`). Units stand last in 
 from __future__ import annotations
 
 import hashlib
+import operator
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
@@ -59,6 +61,19 @@ class Direction(StrEnum):
     AT_LEAST = "at least"
     ABOVE = "above"
     EXACTLY = "exactly"
+
+    def keeps(self, value: float, target: float) -> bool:
+        """Whether `value` is on the good side of `target`."""
+        return _COMPARISONS[self](value, target)
+
+
+_COMPARISONS: dict[Direction, Callable[[float, float], bool]] = {
+    Direction.AT_MOST: operator.le,
+    Direction.BELOW: operator.lt,
+    Direction.AT_LEAST: operator.ge,
+    Direction.ABOVE: operator.gt,
+    Direction.EXACTLY: operator.eq,
+}
 
 
 class Grade(StrEnum):

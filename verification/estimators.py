@@ -62,22 +62,7 @@ class Rule:
             return False
         if trial.kept is not None:
             return trial.kept
-        return keeps(trial.value, self.target, self.direction)
-
-
-def keeps(value: float, target: float, direction: Direction) -> bool:
-    """Whether `value` is on the good side of `target`."""
-    match direction:
-        case Direction.AT_MOST:
-            return value <= target
-        case Direction.BELOW:
-            return value < target
-        case Direction.AT_LEAST:
-            return value >= target
-        case Direction.ABOVE:
-            return value > target
-        case Direction.EXACTLY:
-            return value == target
+        return self.direction.keeps(trial.value, self.target)
 
 
 def judge(entry: CatalogueEntry, plan: ProfilePlan, found: Observations) -> Judgement:
@@ -199,10 +184,10 @@ def _mean(rule: Rule, found: Observations, block: str | None) -> Judgement:
     lower, upper = statistics.mean_bounds(values, rule.confidence)
     facts = _spread(values, rule.unit)
     judged = Judgement(Verdict.INCONCLUSIVE, "", _finite(mean), _finite(upper), n, over, facts=facts)
-    if not keeps(lower, rule.target, rule.direction):
+    if not rule.direction.keeps(lower, rule.target):
         what = "trials without an answer have no mean" if math.isinf(lower) else "the mean breaks the limit"
         return replace(judged, verdict=Verdict.FAIL, reason=f"{what}, {over} of {n} trials do")
-    if keeps(upper, rule.target, rule.direction) and n >= rule.n:
+    if rule.direction.keeps(upper, rule.target) and n >= rule.n:
         return replace(
             judged,
             verdict=Verdict.PASS,
@@ -223,7 +208,7 @@ def _rate(rule: Rule, found: Observations, block: str | None) -> Judgement:
     judged = Judgement(Verdict.INCONCLUSIVE, "", estimate, bound, n, failed, facts=facts)
     if failed:
         return replace(judged, verdict=Verdict.FAIL, reason=f"{failed} of {n} failed; none may")
-    if keeps(bound, rule.target, rule.direction) and n >= rule.n:
+    if rule.direction.keeps(bound, rule.target) and n >= rule.n:
         return replace(
             judged,
             verdict=Verdict.PASS,

@@ -214,7 +214,8 @@ def _check_hash(run_folder: Path, sha256: str) -> None:
     try:
         run = msgspec.json.decode(path.read_bytes(), type=model.Run)
     except (OSError, msgspec.MsgspecError) as error:
-        raise JudgeError(str(path), f"cannot be read ({error})", "name a run's folder") from error
+        what = error.strerror if isinstance(error, OSError) else error
+        raise JudgeError(str(path), f"cannot be read ({what})", "name a run's folder") from error
     if run.plan_sha256 != sha256:
         raise JudgeError(
             str(run_folder / "plan.json"),

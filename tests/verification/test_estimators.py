@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reports.model import Verdict
 from verification import statistics
 from verification.catalogue import load_catalogue
-from verification.estimators import judge, keeps
+from verification.estimators import judge
 from verification.observations import Counts, Observation, Observations, VoidTrial
 
 CATALOGUE = load_catalogue()
@@ -152,5 +152,5 @@ def test_directions():
         Direction.EXACTLY: (False, True, False),
     }
     for direction, expected in table.items():
-        assert tuple(keeps(value, 2.0, direction) for value in (1.0, 2.0, 3.0)) == expected
-    assert not keeps(math.inf, 2.0, Direction.BELOW)
+        assert tuple(direction.keeps(value, 2.0) for value in (1.0, 2.0, 3.0)) == expected
+    assert not Direction.BELOW.keeps(math.inf, 2.0)
