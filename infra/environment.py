@@ -27,6 +27,7 @@ _FIELDS = {
     "fleet": "fleet",
     "substrate": "substrate",
     "chaos": "chaos",
+    "failover": "failover",
     "network": "network",
     "stateDir": "state_dir",
     "subnetIndex": "subnet_index",
@@ -115,6 +116,9 @@ def environment_from(
     chaos = values.get("chaos", "false").lower()
     if chaos not in ("true", "false"):
         wrong("chaos", f"is {show(chaos)}", "write true or false")
+    failover = values.get("failover", "false").lower()
+    if failover not in ("true", "false"):
+        wrong("failover", f"is {show(failover)}", "write true or false")
     subnet = values.get("subnetIndex", "0")
     if not subnet.isascii() or not subnet.isdigit() or len(subnet) > 4 or int(subnet) > MAX_SUBNET_INDEX:
         wrong("subnetIndex", f"is {show(subnet)}", f"give a whole number from 0 to {MAX_SUBNET_INDEX}")
@@ -127,6 +131,7 @@ def environment_from(
         stack=stack,
         substrate=substrate,
         chaos=chaos == "true",
+        failover=failover == "true",
         fleet=str((base / values["fleet"]).resolve()),
         state_dir=str((base / values["stateDir"]).resolve()),
         network=network,

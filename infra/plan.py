@@ -43,6 +43,8 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     stack: str
     substrate: str = SubstrateKind.PROCESS
     chaos: bool = False
+    failover: bool = False
+    """Whether the agents of a lost host move to their standby host (docs/failover.md)."""
     fleet: str
     state_dir: str
     network: str = NetworkMode.AUTO

@@ -223,6 +223,8 @@ def host_configuration(host: HostSpec, fleet: Fleet, environment: Environment) -
         for peer in fleet.workers
         if peer.name != host.name
     ]
+    # Left out where it is off: the configuration of such a stack is what it was before there was failover.
+    ownership = {"ownership": True} if environment.failover else {}
     return {
         "schema": "threenines.host/1",
         "stack": environment.stack,
@@ -252,6 +254,7 @@ def host_configuration(host: HostSpec, fleet: Fleet, environment: Environment) -
             for h in fleet.workers
         ],
         "peers": peers,
+        **ownership,
         "ports": {
             "hostd": int(Port.HOSTD),
             "hostd_local": int(Port.HOSTD_LOCAL),
