@@ -7,10 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 
 from threenines import errors
 
 PROGRAM = "threenines"
+COMPLETION = frozenset({"--install-completion", "--show-completion"})
+SHELLS = frozenset({"bash", "zsh", "fish", "powershell", "pwsh"})
+NAMED_SHELL = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+"""Typer's switch between looking for the calling shell and being told its name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +37,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from threenines.commands import build
 
         given = list(sys.argv[1:] if arguments is None else arguments)
+        if names_shell(given):
+            os.environ[NAMED_SHELL] = "1"
         outcome = build().main(given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except KeyboardInterrupt:
         return _interrupted()
@@ -41,6 +48,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _told(error)
     status = outcome if isinstance(outcome, int) else errors.PASS
     return _interrupted() if status == errors.INTERRUPTED else status
+
+
+def names_shell(arguments: Sequence[str]) -> bool:
+    """True when a completion option names its shell: called by make or cron, there is none to find."""
+    return any(a in COMPLETION and b in SHELLS for a, b in pairwise(arguments))
 
 
 def _interrupted() -> int:

@@ -19,7 +19,9 @@ from threenines.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {
-    k: v for k, v in os.environ.items() if k not in {"FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "NO_COLOR"}
+    k: v
+    for k, v in os.environ.items()
+    if k not in {"FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "NO_COLOR", "TERM"}
 }
 
 

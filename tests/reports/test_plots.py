@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reports.model import (
@@ -141,6 +141,8 @@ def test_thinning_keeps_the_extremes(values: list[float]) -> None:
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=200), st.floats(0.001, 1e6), st.booleans())
+@example([0.0010000000000000002], 0.001, False)
+@example([1.0], 1.0000000000000002, True)
 def test_every_trial_is_in_a_bar_that_can_be_seen(values: list[float], target: float, log: bool) -> None:
     shown = [*values, target]
     edges = _edges(np.array(values), shown, log=log)
