@@ -299,7 +299,7 @@ def _edges(values: Any, shown: Sequence[float], *, log: bool) -> list[float]:
     change, back = (math.log10, lambda x: 10.0**x) if log else (float, float)
     low, high = change(float(values.min())), change(float(values.max()))
     whole = change(max(shown)) - change(min(shown))
-    if whole < abs(high) * 1e-9:
+    if whole < 1e-9 * max(abs(low), abs(high), 1.0 if log else 0.0):
         whole = 0.0  # apart by rounding alone: between such values a float has no room for edges
     thinnest = whole * _THINNEST_BAR or abs(low) * 0.05 or 0.5
     wanted = min(40, max(8, round(math.sqrt(values.size) * 1.6)))
