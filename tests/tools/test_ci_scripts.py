@@ -35,7 +35,8 @@ def script(name: str) -> ModuleType:
 def report(tmp_path: Path) -> Path:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
     criteria = [{"id": "SD-1", "evidence": "measured"}, {"id": "SD-2", "evidence": "none"}]
-    (tmp_path / "report.json").write_text(json.dumps({"schema": "threenines.report/1", "criteria": criteria}))
+    whole = {"schema": "threenines.report/1", "run": {"state": "finished"}, "criteria": criteria}
+    (tmp_path / "report.json").write_text(json.dumps(whole))
     (tmp_path / "report.html").write_text("<html>" + "x" * 20_000)
     (tmp_path / "report.md").write_text("# Report\n" + "x" * 2_000)
     (tmp_path / "junit.xml").write_text(JUNIT)
@@ -77,6 +78,31 @@ def test_what_is_not_whole_is_told(report: Path, name: str, text: str | None, to
 
 
 @pytest.mark.parametrize(
+    ("state", "unit", "verdict", "told"),
+    [
+        ("finished", "%", "pass", None),
+        ("finished", "ms", "fail", None),
+        ("finished", "s", "fail", None),
+        ("finished", "ms", "inconclusive", None),
+        ("finished", "%", "inconclusive", None),
+        ("finished", "%", "fail", "SD-1 failed"),
+        ("finished", None, "fail", "SD-1 failed"),
+        ("broken", "%", "pass", "did not come to its end"),
+        ("interrupted", "%", "pass", "did not come to its end"),
+    ],
+)
+def test_only_limits_in_units_of_time_may_fail_here(
+    report: Path, state: str, unit: str | None, verdict: str, told: str | None
+) -> None:
+    criterion = {"id": "SD-1", "evidence": "measured", "unit": unit, "verdict": verdict}
+    found = {"schema": "threenines.report/1", "run": {"state": state}, "criteria": [criterion]}
+    (report / "report.json").write_text(json.dumps(found))
+    assert problems(report) == ([] if told is None else [p for p in problems(report) if told in p])
+    assert (told is not None) is bool(problems(report))
+    assert bool(script("check_report").undecided(found)) is (verdict != "pass")
+
+
+@pytest.mark.parametrize(
     ("command", "left"),
     [
         (f"{PROJECT_ROOT}/.tools/bin/etcd --name a", True),
@@ -100,16 +126,25 @@ def test_namespaces_of_hosts_are_left_overs(tmp_path: Path) -> None:
     assert found == ["network namespace local-mainpc"]
 
 
-@pytest.mark.parametrize("failing", [None, "setup", "test", "verify"])
-def test_the_stages_stop_at_the_first_that_fails(tmp_path: Path, failing: str | None) -> None:
-    """The script itself, with a `make` and a Python that only take notes."""
+@pytest.mark.parametrize(
+    ("failing", "status", "goes_on"),
+    [(None, 0, True), ("setup", 2, False), ("test", 2, False), ("verify", 124, False), ("verify", 2, True)],
+)
+def test_the_stages_stop_at_the_first_that_fails(
+    tmp_path: Path, failing: str | None, status: int, goes_on: bool
+) -> None:
+    """The script itself, with a `make` and a Python that only take notes.
+
+    A verification that ends with a verdict (make says 2 to any) leaves the word to the check of the report.
+    """
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci" / "run").write_text((CI / "run").read_text())
     notes = tmp_path / "notes"
     fakes = tmp_path / "bin"
     fakes.mkdir()
     make = (
-        f'#!/bin/sh\nshift\necho $1 >> {notes}\necho "=== 3 passed in 1.00s ==="\n[ "$1" != "{failing}" ]\n'
+        f'#!/bin/sh\nshift\necho $1 >> {notes}\necho "=== 3 passed in 1.00s ==="\n'
+        f'[ "$1" != "{failing}" ] || exit {status}\n'
     )
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -125,10 +160,10 @@ def test_the_stages_stop_at_the_first_that_fails(tmp_path: Path, failing: str | 
         check=False,
     )
     stages = ["setup", "test", "verify", ".ci/check_report.py", ".ci/check_clean.py"]
-    reached = stages if failing is None else stages[: stages.index(failing) + 1]
+    reached = stages if failing is None or goes_on else stages[: stages.index(failing) + 1]
     assert notes.read_text().split() == reached
-    assert (done.returncode == 0) is (failing is None)
-    if failing is None:
+    assert (done.returncode == 0) is goes_on
+    if goes_on:
         assert done.stdout.splitlines()[-1] == "=== 3 passed in 1.00s ==="
     else:
         assert f"failed in: make {failing}" in done.stdout
