@@ -45,6 +45,7 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
         voids=files.verdicts.voids,
         deviations=files.verdicts.deviations,
         instruments=files.verdicts.instruments,
+        projections=files.verdicts.projections,
         grading_rule=grading.RULE,
     )
 

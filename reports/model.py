@@ -17,6 +17,8 @@ Who decides what:
 Times for people are ISO 8601 UTC (`2026-01-31T12:00:00Z`). Units stand last in names.
 """
 
+# ruff: noqa: PLC0414  the shapes of `reports.series` are public here
+
 from __future__ import annotations
 
 import hashlib
@@ -26,10 +28,25 @@ from enum import StrEnum
 
 import msgspec
 
+from reports.series import Gap as Gap
+from reports.series import Level as Level
+from reports.series import Line as Line
+from reports.series import Lines as Lines
+from reports.series import Mark as Mark
+from reports.series import OutageEpisode as OutageEpisode
+from reports.series import Outages as Outages
+from reports.series import Phase as Phase
+from reports.series import Quantiles as Quantiles
+from reports.series import RunOrder as RunOrder
+from reports.series import Samples as Samples
+from reports.series import Series as Series
+from reports.series import TimeLine as TimeLine
+
 RUN_SCHEMA = "threenines.run/1"
 PLAN_SCHEMA = "threenines.plan/1"
 VERDICTS_SCHEMA = "threenines.verdicts/1"
 SERIES_SCHEMA = "threenines.series/1"
+SELFTEST_SCHEMA = "threenines.selftest/1"
 REPORT_SCHEMA = "threenines.report/1"
 
 
@@ -138,6 +155,15 @@ class Category(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
 
 
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """A look of a sequential plan: after `n` trials in all it passes with at most `passes_at` exceedances and
+    fails with `fails_at` or more; `None`: that side is never decided at this look."""
+
+    n: int
+    passes_at: int | None = None
+    fails_at: int | None = None
+
+
 class PlannedCriterion(msgspec.Struct, frozen=True, kw_only=True):
     """What will be tried for one criterion, fixed before the first trial."""
 
@@ -159,6 +185,14 @@ class PlannedCriterion(msgspec.Struct, frozen=True, kw_only=True):
     """What is compared with the target: `p99`, `mean`, `share`, `count`."""
     workload: str | None = None
     fault: str | None = None
+    stages: tuple[Stage, ...] = ()
+    """Of a sequential plan, in order; empty: one look after `n` trials."""
+    alpha: float | None = None
+    """Chance of a false pass that the plan allows, over all its stages (0 to 1)."""
+    beta: float | None = None
+    """Chance of a false fail that the plan allows."""
+    error_shared: str | None = None
+    """How several claims share one error: `Holm over RL-3.detect, RL-3.failover, RL-3.validate`."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +261,18 @@ class CriterionResult(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     """Raw history behind it, relative to the run directory: `history/rl-3.jsonl`."""
     age_days: float | None = None
-    """Of imported evidence."""
+    """Of the evidence when it was judged; `None`: this run's own."""
+    fresh_for_days: float | None = None
+    """How long evidence of this row counts."""
+    interval: tuple[float, float] | None = None
+    """Two-sided interval of the estimate in `unit`, at `interval_confidence`."""
+    interval_confidence: float | None = None
+    stage: int | None = None
+    """Of a sequential plan: the look at which it stopped, from 1."""
+    reproduce: str | None = None
+    """The command that shows the same again."""
+    panel: str | None = None
+    """The dashboard's panel that shows it: `Fleet / Failover times`."""
     facts: dict[str, str] = {}
     """Further figures worth showing: label -> value with unit (`p50`: `0.8 ms`)."""
     notes: tuple[str, ...] = ()
@@ -249,13 +294,50 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     effect: str
 
 
-class Instrument(msgspec.Struct, frozen=True, kw_only=True):
-    """The error of a measuring instrument: clock reads, probe intervals, recorder resolution."""
+class InstrumentError(msgspec.Struct, frozen=True, kw_only=True):
+    """The error of a measuring instrument: timer resolution, clock offset between hosts, delay of the load
+    generator's scheduler. Differences smaller than it say nothing."""
 
     name: str
     value: float
     unit: str
     detail: str
+    host: str | None = None
+    statistic: str | None = None
+    """What `value` is of what was seen: `p99`, `largest`."""
+
+
+Instrument = InstrumentError
+
+
+class FaultRate(msgspec.Struct, frozen=True, kw_only=True):
+    """One term of a projection: how often a fault comes (assumed) and how long it takes away (measured)."""
+
+    fault: str
+    per_week: float
+    source: str
+    """Where the rate comes from."""
+    n: int
+    """Measured outages behind the lengths; 0: none was measured, the lengths are assumed."""
+    median_s: float
+    longest_s: float
+
+
+class Projection(msgspec.Struct, frozen=True, kw_only=True):
+    """Availability by Monte-Carlo from measured outage lengths and stated fault rates. Never an observation.
+
+    Downtimes are seconds a week; the interval is two-sided at `confidence`.
+    """
+
+    criterion: str
+    downtime_s: float
+    low_s: float
+    high_s: float
+    confidence: float
+    budget_s: float
+    draws: int
+    rates: tuple[FaultRate, ...]
+    assumptions: tuple[str, ...]
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,81 +346,12 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     criteria: tuple[CriterionResult, ...]
     voids: tuple[Void, ...] = ()
     deviations: tuple[Deviation, ...] = ()
-    instruments: tuple[Instrument, ...] = ()
+    instruments: tuple[InstrumentError, ...] = ()
+    projections: tuple[Projection, ...] = ()
     schema: str = VERDICTS_SCHEMA
 
 
 # ------------------------------------------------------------------------------------------ series.json
-
-
-class Samples(msgspec.Struct, frozen=True, kw_only=True, tag="samples", tag_field="kind"):
-    """One value per trial, in the order in which they were run. `None` timed out (an exceedance)."""
-
-    criterion: str
-    title: str
-    unit: str
-    values: tuple[float | None, ...]
-    groups: tuple[str, ...] = ()
-    """A label per value (the host asked, the kind of agent); empty or as long as `values`."""
-    log: bool | None = None
-    """Logarithmic axis; `None` lets the plot decide by the spread."""
-
-
-class Quantiles(msgspec.Struct, frozen=True, kw_only=True, tag="quantiles", tag_field="kind"):
-    """A distribution too large to list: value at each quantile (0 to 1), rising. One per group."""
-
-    criterion: str
-    title: str
-    unit: str
-    quantiles: tuple[float, ...]
-    values: tuple[float, ...]
-    count: int
-    group: str | None = None
-
-
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of a time line."""
-
-    name: str
-    start_ms: float
-    end_ms: float
-
-
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """An instant on a time line."""
-
-    name: str
-    at_ms: float
-
-
-class TimeLine(msgspec.Struct, frozen=True, kw_only=True, tag="timeline", tag_field="kind"):
-    """What happened in one trial: the slowest failover, from the fault to the first good answer."""
-
-    criterion: str
-    title: str
-    phases: tuple[Phase, ...]
-    marks: tuple[Mark, ...] = ()
-
-
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A named curve."""
-
-    name: str
-    values: tuple[float | None, ...]
-
-
-class Lines(msgspec.Struct, frozen=True, kw_only=True, tag="lines", tag_field="kind"):
-    """Something over the time of the run (seconds since its start): rate of calls, errors, targets up."""
-
-    criterion: str
-    title: str
-    unit: str
-    at_s: tuple[float, ...]
-    lines: tuple[Line, ...]
-    marks: tuple[Mark, ...] = ()
-
-
-Series = Samples | Quantiles | TimeLine | Lines
 
 
 class SeriesFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -346,6 +359,49 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True):
 
     series: tuple[Series, ...]
     schema: str = SERIES_SCHEMA
+
+
+# ---------------------------------------------------------------------------------------- selftest.json
+
+
+class SelfTestRate(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one judge was wrong about one synthetic system whose truth is known."""
+
+    judge: str
+    """`threenines`, or the naive one beside it: `mean`, `sample p99`, `30 trials`."""
+    estimator: str
+    """`quantile (Wilks 99/95)`, `share (Clopper-Pearson)`, `gain (bootstrap)`."""
+    system: str
+    """`failover p99 5.1 s against < 5 s`."""
+    keeps_target: bool
+    """The truth. Where it is true a fail is the error, else a pass is."""
+    runs: int
+    passed: int
+    failed: int
+    undecided: int
+    error: float
+    """Share of `runs` with the wrong verdict (0 to 1)."""
+    low: float
+    high: float
+    """Two-sided 90 % interval of `error`, so that `high` is the one-sided 95 % bound."""
+    limit: float | None = None
+    """What the plan claims at most (alpha or beta); `None` for naive judges: they claim nothing."""
+    holds: bool | None = None
+    """Whether `error` is compatible with `limit`; `None` without a limit."""
+
+
+class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
+    """`selftest.json` in `reports/out/` or in a run's folder: the judge judged."""
+
+    created: str
+    verdict: Verdict
+    runs: int
+    """Synthetic runs for each estimator and system."""
+    seed: int
+    rates: tuple[SelfTestRate, ...]
+    commit: str | None = None
+    detail: str | None = None
+    schema: str = SELFTEST_SCHEMA
 
 
 # ------------------------------------------------------------------------------------------ report.json
@@ -439,7 +495,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     voids: tuple[Void, ...] = ()
     deviations: tuple[Deviation, ...] = ()
-    instruments: tuple[Instrument, ...] = ()
+    instruments: tuple[InstrumentError, ...] = ()
+    projections: tuple[Projection, ...] = ()
+    selftest: SelfTest | None = None
     grading_rule: tuple[str, ...] = ()
     schema: str = REPORT_SCHEMA
 
