@@ -100,6 +100,44 @@ class Deregister(Command, frozen=True, kw_only=True, tag="deregister"):
     name: str
 
 
+class Fleet(Command, frozen=True, kw_only=True, tag="fleet"):
+    """Poll the answers for all of these names every `interval_ms` and record each change; () ends it."""
+
+    names: tuple[str, ...]
+    interval_ms: float = 5.0
+
+
+class Registers(Command, frozen=True, kw_only=True, tag="registers"):
+    """Write and read registers of these agents until told otherwise; () ends it.
+
+    Each register `<writer>/<round>` of an agent is written by the probe of host `writer` alone, with
+    0, 1, 2, …, and read by the probes of all `hosts`. One operation per agent every `interval_ms`.
+    """
+
+    agents: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    round: str = ""
+    interval_ms: float = 50.0
+    timeout_ms: int = 400
+
+
+class Misbehave(Command, frozen=True, kw_only=True, tag="misbehave"):
+    """Make the agent that serves here fail every call (`errors`) or answer none in time (`slow`)."""
+
+    agent: str
+    trial: str
+    mode: str
+    seconds: float = 30.0
+
+
+class Exchange(Command, frozen=True, kw_only=True, tag="exchange"):
+    """Ask the other host's gateway for a sign of life `n` times, at least `interval_ms` apart."""
+
+    peer: str
+    n: int
+    interval_ms: float = 20.0
+
+
 class Stop(Command, frozen=True, kw_only=True, tag="stop"):
     """End everything and leave."""
 
@@ -117,6 +155,10 @@ AnyCommand = (
     | Await
     | Register
     | Deregister
+    | Fleet
+    | Registers
+    | Misbehave
+    | Exchange
     | Stop
 )
 
@@ -220,7 +262,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a fault's invocation."""
+    """Of a fault's invocation. `signal` is what was sent: a signal's name, or `call` for a method."""
 
     trial: str
     fault: str
@@ -228,6 +270,59 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     incarnation: int
     pid: int
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a look at the whole fleet: how many agents each host serves, and who is served by nobody.
+
+    `missing` are the first few of the `unserved`. `reads` and `longest_gap_ms` are since the last record.
+    """
+
+    serving: dict[str, int]
+    unserved: int = 0
+    missing: tuple[str, ...] = ()
+    stale: bool = False
+    reads: int = 0
+    longest_gap_ms: float = 0.0
+
+
+class RegisterWish(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a register operation's invocation: the value to be written, None for a read."""
+
+    value: int | None = None
+
+
+class Acted(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a register operation that was answered: the value, and who acted at which epoch.
+
+    `value` None: the register was never written. `epoch` 0: no other host ever serves this agent.
+    """
+
+    value: int | None
+    host: str
+    epoch: int
+    incarnation: int
+
+
+class HostFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a fault on a whole host (`host-fault`), its healing (`host-heal`) and its proof (`host-proof`).
+
+    `served` is the number of agents that the victim served just before.
+    """
+
+    trial: str
+    fault: str
+    victim: str
+    served: int = 0
+    detail: str = ""
+
+
+class SwitchOver(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a planned switch-over: the domain and the host that takes it."""
+
+    home: str
+    to: str
+    detail: str = ""
 
 
 class Targets(msgspec.Struct, frozen=True, kw_only=True):

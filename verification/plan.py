@@ -41,6 +41,25 @@ class FaultTrial(msgspec.Struct, frozen=True, kw_only=True):
     reserve: bool = False
 
 
+class HostTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault on a whole host, or on the links and members between hosts.
+
+    The victim is not named: it is the worker that serves most agents when the trial begins, so that the one
+    that was lost in a trial stands by in the next. `reserve` as of a FaultTrial.
+    """
+
+    id: str
+    fault: str
+    reserve: bool = False
+
+
+class SwitchTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """One planned switch-over of a domain to the other worker and back."""
+
+    id: str
+    home: str
+
+
 class RegistrationTrial(msgspec.Struct, frozen=True, kw_only=True):
     """One registration on `origin`, awaited on `other`."""
 
@@ -68,6 +87,10 @@ class RunPlan(model.Plan, frozen=True, kw_only=True):
     catalogue: Catalogue
     faults: tuple[FaultTrial, ...] = ()
     registrations: tuple[RegistrationTrial, ...] = ()
+    host_faults: tuple[HostTrial, ...] = ()
+    switches: tuple[SwitchTrial, ...] = ()
+    registers: tuple[str, ...] = ()
+    """Agents whose registers are written and read through faults on hosts."""
 
     def member(self, name: str) -> Member:
         """The agent of that name. Raises KeyError."""
