@@ -84,6 +84,8 @@ class Ownership:
     voice: Voice = Voice.SILENT
     eager_ns: int = 0
     """Before this instant nothing is sent off the beat: a request has just failed at once."""
+    standbys: Mapping[Unit, str] = field(default_factory=dict)
+    """Who stands by for single agents, as the fleet says it. Matters where several hosts may follow one."""
 
     def deadline_ns(self, policy: OwnershipPolicy) -> int:
         """Until when this host may act for what `proof` covers (CLOCK_BOOTTIME)."""
@@ -171,7 +173,14 @@ class Quiesced:
     unit: Unit
 
 
-Event = Tick | Acked | Refused | Failed | Ambiguous | View | Noticed | Release | Quiesced
+@dataclass(frozen=True, slots=True)
+class StandBys:
+    """Who stands by for which agents (`Unit(home, agent)`), from now on."""
+
+    standbys: Mapping[Unit, str]
+
+
+Event = Tick | Acked | Refused | Failed | Ambiguous | View | Noticed | Release | Quiesced | StandBys
 
 
 # What the shell is to do, in this order.

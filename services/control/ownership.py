@@ -33,6 +33,7 @@ from services.control.holdings import (
     ReadAll,
     Release,
     Sent,
+    StandBys,
     Transact,
     View,
 )
@@ -79,6 +80,8 @@ def step(
             made.release(unit, target)
         case Quiesced(unit):
             made.move(unit, Symbol.QUIESCED)
+        case StandBys(standbys):
+            made.own = replace(own, standbys=standbys)
     made.proceed()
     return made.own, tuple(made.actions)
 
@@ -374,6 +377,21 @@ class _Decision:
             if self.now_ns >= gone_ns(self.own, peer, self.policy) and _has_units(self.own, peer)
         )
 
+    def _aside(self, takes: Mapping[Unit, str], followed: tuple[str, ...]) -> dict[Unit, str]:
+        """Agents of a lost peer for which a third host stands by, and is there: it is named, and claims them."""
+        record = {home: known.record for home, known in self.own.domains.items()}
+        return {
+            unit: host
+            for unit, host in (self.own.standbys.items() if followed else ())
+            if unit.home in record
+            and record[unit.home].assignment(unit.agent).holder in followed
+            and record[unit.home].unit_of(unit.agent) in takes
+            and host not in (self.own.host, *followed)
+            and host in self.own.peers
+            and self.own.peers[host].revision > 0
+            and not self._gone(host)
+        }
+
     def _transact(self, write: Write) -> None:
         """One transaction: the renewal, and with it whatever else is to be done."""
         own = self.own
@@ -385,8 +403,10 @@ class _Decision:
             for known in own.domains.values():
                 if known.revision >= 0:
                     takes.update(dict.fromkeys(known.record.held_by(peer), own.host))
+        aside = self._aside(takes, followed)
+        takes = {unit: own.host for unit in takes if unit not in aside}
         yields: dict[Unit, str] = {}
-        if not takes:
+        if not takes and not aside:
             yields = {
                 unit: holding.target
                 for unit, holding in own.holdings.items()
@@ -398,7 +418,7 @@ class _Decision:
                 known = own.domains[unit.home]
                 record = known.record.assigned((u for u in takes if u.home == unit.home), own.host)
                 puts[unit.home] = Known(known.revision, record)
-        for unit, target in yields.items():
+        for unit, target in (yields or aside).items():
             known = puts.get(unit.home, own.domains[unit.home])
             puts[unit.home] = replace(known, record=known.record.assigned((unit,), target))
         for unit in takes:
@@ -423,7 +443,7 @@ class _Decision:
             domains={home: own.domains[home].revision for home in sorted(homes)},
             puts={home: known.record for home, known in puts.items()},
             peers={peer: own.peers[peer].revision for peer in followed},
-            present=tuple(sorted(set(yields.values()))),
+            present=tuple(sorted({*yields.values(), *aside.values()})),
         )
         self.own = replace(self.own, sent=Sent(covers, frozenset(yields), puts))
         self.actions.append(Transact(transaction))
