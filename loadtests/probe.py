@@ -31,11 +31,13 @@ from loadtests.protocol import (
     Events,
     Hello,
     LookUps,
+    ReadClock,
     Register,
     Release,
     Stop,
     Watch,
 )
+from loadtests.record import now_ns
 from services.agent.client import Client
 
 
@@ -145,6 +147,8 @@ class Probe:
                 await self.daemon.register(command)
             case Deregister():
                 await self.daemon.deregister(command)
+            case ReadClock():
+                return Done(id=command.id, clock_ns=now_ns())
             case Stop():
                 pass
         return Done(id=command.id)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from loadtests.instrument import GeneratorError
+from loadtests.workload import Workload
+
 CONTROL_PREFIX = b'{"probe":'
 """How an answer begins; a record of history begins otherwise."""
 
@@ -138,6 +141,10 @@ class Exchange(Command, frozen=True, kw_only=True, tag="exchange"):
     interval_ms: float = 20.0
 
 
+class ReadClock(Command, frozen=True, kw_only=True, tag="read-clock"):
+    """Answer with this host's clock, at once."""
+
+
 class Stop(Command, frozen=True, kw_only=True, tag="stop"):
     """End everything and leave."""
 
@@ -186,6 +193,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag_field="probe", tag="do
     id: int
     error: str | None = None
     calibration: Calibration | None = None
+    clock_ns: int | None = None
     armed: Armed | None = None
 
 
@@ -332,16 +340,62 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
     down: dict[str, str] = {}
 
 
-class LoadCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Of an operation of the load generator: when it should have begun, the kind of agent asked."""
+class LoadCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of an operation of the load generator: when it should have begun, the kind of agent asked.
+
+    `task` and `turn` say which of the workload's tasks it is and how often that user had asked before: the
+    body follows from them. `follows`: the next step of a caller that thinks in between, no arrival.
+    """
 
     intended_ns: int
     category: str = ""
     method: str = ""
+    task: int = 0
+    turn: int = 0
+    size_bytes: int = 0
+    follows: bool = False
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the load generator's own first record: what it means to do."""
+    """Of the load generator's own first record: what it means to do.
+
+    `place` of `places` generators on that host; each takes its part of the arrivals. `begin_ns` is the
+    instant from which the schedule counts.
+    """
 
     per_s: float
     users: int
+    begin_ns: int = 0
+    seed: int = 0
+    place: int = 0
+    places: int = 1
+    workload: Workload | None = None
+    generator: GeneratorError | None = None
+
+
+class LoadKind(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of operation in one second: how many ended how, and their latency from the intended start.
+
+    `f` as in the raw history (`load-call`, ...). `latency` is an HdrHistogram of nanoseconds (1 ns to 1 h,
+    three digits, V2 encoding with compression, base64); `arrivals` of them were due by the schedule.
+    """
+
+    f: str
+    ok: int = 0
+    fail: int = 0
+    info: int = 0
+    arrivals: int = 0
+    latency: str = ""
+
+
+class LoadSecond(msgspec.Struct, frozen=True, kw_only=True):
+    """What was due in one second of the schedule. Several records of one second add up.
+
+    `planned` arrivals were due; `late` is the generator's own delay in beginning them while it had a free
+    user, an HdrHistogram as above.
+    """
+
+    second: int
+    planned: int = 0
+    kinds: tuple[LoadKind, ...] = ()
+    late: str = ""
