@@ -1,4 +1,4 @@
-"""What a substrate promises: it starts, stops and inspects units on hosts, and can kill a host.
+"""What a substrate promises: it starts, stops and inspects units on hosts, and disturbs whole hosts.
 
 Plain and synchronous. Nothing above it knows a path, a namespace or a process id.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -16,12 +17,47 @@ from infra.plan import UnitSpec
 from infra.topology import HostSpec
 
 
+class Capability(StrEnum):
+    """What not every substrate can do. A fault that needs one says so before it begins."""
+
+    KILL_HOST = "kill-host"
+    FREEZE_HOST = "freeze-host"
+    CUT_LINKS = "cut-links"
+    """Silent loss of everything between hosts: `cut` with a share of 1."""
+    LOSE_PACKETS = "lose-packets"
+    """Silent loss of a random share: `cut` with a share below 1."""
+    SET_CLOCK = "set-clock"
+    """A clock of its own for the host, that can be stepped and skewed."""
+    SLOW_DISK = "slow-disk"
+    """A limit on what the host's disk takes in a second."""
+
+
+class Direction(StrEnum):
+    """Which packets, as the host itself sees them."""
+
+    BOTH = "both"
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """A silent loss on a host's link: `share` of the packets to or from `peer`, None: everybody."""
+
+    peer: str | None
+    direction: Direction
+    share: float = 1.0
+
+
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """A host as it was found. `address` is its address on the link between hosts."""
+    """A host as it was found. `address` is its address on the link between hosts.
+
+    A frozen host is there and does not run.
+    """
 
     name: str
     address: str
     running: bool
+    frozen: bool = False
 
 
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +116,40 @@ class Substrate(Protocol):
 
     def restart_host(self, name: str) -> None:
         """Starts a killed host again, with its units; does not wait until those are ready."""
+        ...
+
+    def capabilities(self) -> frozenset[Capability]:
+        """What this substrate can do here beyond what all can."""
+        ...
+
+    def freeze_host(self, name: str) -> None:
+        """Stops every process of the host at once, as a machine that hangs; clocks go on."""
+        ...
+
+    def thaw_host(self, name: str) -> None:
+        """Lets a frozen host go on where it stood; one that is not frozen is no error."""
+        ...
+
+    def cut(
+        self,
+        host: str,
+        peer: str | None = None,
+        direction: Direction = Direction.BOTH,
+        share: float = 1.0,
+    ) -> None:
+        """Loses packets between `host` and another host, None: everybody, the operator included.
+
+        Silently: nothing is refused, connections that stand are cut too. Adds to what is cut already;
+        stays over a restart of the host.
+        """
+        ...
+
+    def mend_links(self, host: str | None = None) -> None:
+        """Ends every cut of `host`, None: of all hosts; none to end is no error."""
+        ...
+
+    def cuts(self, host: str) -> tuple[Cut, ...]:
+        """The cuts of a host as they are, those in both directions as two."""
         ...
 
     def create_unit(self, unit: UnitSpec) -> UnitState:

@@ -50,6 +50,12 @@ def identify(pid: int) -> Process | None:
     return Process(pid, int(fields[19]))
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process stands still by a signal."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] in ("T", "t")
+
+
 def send(process: Process, number: int) -> bool:
     """Sends a signal to exactly `process`; False when it is gone. Raises PermissionError."""
     with _opened(process) as handle:
@@ -182,6 +188,41 @@ class Census:
         found = frozenset(p for p in survey.found | others if p.pid not in spared)
         return _Survey(found, survey.hollow, survey.vanished)
 
+    def stop(self) -> frozenset[Process]:
+        """SIGSTOP to all: until a look finds nobody new and nobody just gone, so that nobody forks away."""
+        met: set[Process] = set()
+        hollow: frozenset[int] = frozenset()
+        for _ in range(_MOST_LOOKS):
+            look = self._look(stop=True)
+            settled = not look.vanished and look.hollow <= hollow and look.found <= met
+            met |= look.found
+            hollow = look.hollow
+            if settled:
+                break
+        return frozenset(met)
+
+    def freeze(self, timeout_s: float = _END_S) -> None:
+        """Everybody stands still when this returns. Raises SubstrateError.
+
+        In one stroke by the kernel where there is a control group (`cgroup.freeze`), by signals for whoever
+        is outside of it; then also for a control group that holds ourselves.
+        """
+        if self.cgroup is not None and self.cgroup.is_dir() and self._apart():
+            set_frozen(self.cgroup, True, timeout_s)
+            if self.processes() <= group_members(self.cgroup):
+                return
+        self.stop()
+
+    def thaw(self, timeout_s: float = _END_S) -> None:
+        """Everybody goes on; whoever was stopped by a signal too. Raises SubstrateError."""
+        if self.cgroup is not None and self.cgroup.is_dir():
+            set_frozen(self.cgroup, False, timeout_s)
+        for process in self.processes():
+            send(process, signal.SIGCONT)
+
+    def _apart(self) -> bool:
+        return self.cgroup is None or _lineage().isdisjoint(p.pid for p in group_members(self.cgroup))
+
     def kill(self, timeout_s: float = _END_S) -> tuple[Process, ...]:
         """SIGKILL to all at once; returns who was there. Raises SubstrateError when some do not end.
 
@@ -189,28 +230,20 @@ class Census:
         first, until a look finds nobody new and nobody just gone, so that nobody can fork away from it.
         """
         killed: set[Process] = set()
-        if self.cgroup is not None and _lineage().isdisjoint(p.pid for p in group_members(self.cgroup)):
+        if self.cgroup is not None and self._apart():
             killed |= set(group_members(self.cgroup))
             _kill_group(self.cgroup)
         while True:
-            stopped: set[Process] = set()
-            hollow: frozenset[int] = frozenset()
-            for _ in range(_MOST_LOOKS):
-                look = self._look(stop=True)
-                settled = not look.vanished and look.hollow <= hollow and look.found <= stopped
-                stopped |= look.found
-                hollow = look.hollow
-                if settled:
-                    break
-            for process in stopped:
+            everybody = self.stop()
+            for process in everybody:
                 send(process, signal.SIGKILL)
-            killed |= stopped
+            killed |= everybody
             if not wait_gone(killed, timeout_s):
                 left = ", ".join(str(p.pid) for p in sorted(self.processes()))
                 raise SubstrateError(
                     f"host {self.host}", f"processes {left} do not end", "look at their state"
                 )
-            if not stopped:
+            if not everybody:
                 return tuple(sorted(killed))
 
 
@@ -259,6 +292,41 @@ def group_members(path: Path | None) -> frozenset[Process]:
                 if process is not None:
                     found.add(process)
     return frozenset(found)
+
+
+def set_frozen(path: Path, frozen: bool, timeout_s: float = _END_S) -> None:
+    """Freezes or thaws a control group and waits until it is so (cgroup v2, cgroup.freeze).
+
+    Raises SubstrateError when the kernel does not get there in time.
+    """
+    where = f"control group {path}"
+    try:
+        (path / "cgroup.freeze").write_text("1" if frozen else "0", encoding="ascii")
+        with (path / "cgroup.events").open(encoding="ascii") as events:
+            poll = select.poll()
+            poll.register(events, select.POLLPRI | select.POLLERR)
+            end = time.monotonic() + timeout_s
+            while f"frozen {int(frozen)}" not in events.read().splitlines():
+                left_ms = (end - time.monotonic()) * 1000
+                if left_ms <= 0:
+                    raise SubstrateError(
+                        where, "it does not " + ("freeze" if frozen else "thaw"), "try again"
+                    )
+                poll.poll(left_ms)
+                events.seek(0)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SubstrateError(
+            where, f"it cannot be frozen: {reason}", "run as the user who made it"
+        ) from error
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether a control group stands still."""
+    try:
+        return "frozen 1" in (path / "cgroup.events").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
 
 
 def _kill_group(path: Path) -> None:

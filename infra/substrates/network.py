@@ -53,6 +53,10 @@ class Network(Protocol):
         """The file that stands for the host's network namespace, None where it has none."""
         ...
 
+    def link(self, host: str) -> str | None:
+        """The link outside the host through which all its packets go, None where it has none."""
+        ...
+
     def ensure(self, host: str, index: int) -> None:
         """Makes the host's network; what is there already stays."""
         ...
@@ -91,6 +95,9 @@ class LoopbackNetwork:
     def namespace(self, host: str) -> Path | None:
         return None
 
+    def link(self, host: str) -> str | None:
+        return None
+
     def ensure(self, host: str, index: int) -> None:
         """Nothing to make."""
 
@@ -123,10 +130,13 @@ class NamespaceNetwork:
         return "127.0.0.1"
 
     def enter(self, host: str) -> tuple[str, ...]:
-        return (_tool("nsenter"), f"--net={self.namespace(host)}")
+        return (tool_of("nsenter"), f"--net={self.namespace(host)}")
 
     def namespace(self, host: str) -> Path:
         return NETNS_FOLDER / f"{self.prefix}{host}"
+
+    def link(self, host: str) -> str:
+        return self._veth(host)
 
     def ensure(self, host: str, index: int) -> None:
         self._ensure_bridge()
@@ -138,7 +148,7 @@ class NamespaceNetwork:
         veth = self._veth(host)
         _ip("netns", "add", name)
         _ip("-n", name, "link", "set", "lo", "up")
-        _run((*self.enter(host), "/bin/sh", "-c", _INSIDE), f"namespace {name}")
+        run_tool((*self.enter(host), "/bin/sh", "-c", _INSIDE), f"namespace {name}")
         _ip("link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", name)
         _ip("link", "set", "dev", veth, "alias", self.alias)
         _without_ipv6(veth)
@@ -194,7 +204,7 @@ class NamespaceNetwork:
             return False
         name = self.namespace(host).name
         shown = subprocess.run(
-            (_tool("ip"), "-n", name, "-o", "-4", "address", "show", "dev", "eth0", "up"),
+            (tool_of("ip"), "-n", name, "-o", "-4", "address", "show", "dev", "eth0", "up"),
             capture_output=True,
             text=True,
             check=False,
@@ -279,7 +289,8 @@ def _is_bind_mount(folder: Path) -> bool:
 _SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
-def _tool(name: str) -> str:
+def tool_of(name: str) -> str:
+    """The path of a program of iproute2 or util-linux. Raises SubstrateError when it is not installed."""
     found = shutil.which(name, path=_SEARCH)
     if found is None:
         raise SubstrateError(
@@ -289,10 +300,11 @@ def _tool(name: str) -> str:
 
 
 def _ip(*args: str) -> str:
-    return _run((_tool("ip"), *args), "ip " + " ".join(args))
+    return run_tool((tool_of("ip"), *args), "ip " + " ".join(args))
 
 
-def _run(argv: tuple[str, ...], where: str) -> str:
+def run_tool(argv: tuple[str, ...], where: str) -> str:
+    """What a program prints. Raises SubstrateError about `where` when it fails or takes 20 s."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     except subprocess.TimeoutExpired as error:

@@ -16,9 +16,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from infra.plan import Environment, UnitSpec
-from infra.substrates.base import Credentials, HostState, SubstrateError, UnitState
-from infra.substrates.census import SPAWNER, Process, identify, send
+from infra.plan import Environment, NetworkMode, UnitSpec
+from infra.substrates import links
+from infra.substrates.base import (
+    Capability,
+    Credentials,
+    Cut,
+    Direction,
+    HostState,
+    SubstrateError,
+    UnitState,
+)
+from infra.substrates.census import SPAWNER, Process, identify, is_frozen, send, set_frozen, stopped
 from infra.substrates.files import locked, make_folder, remove_tree, tail, write_atomic
 from infra.substrates.layout import HostRecord
 from infra.substrates.stack import Stack, base_environment
@@ -55,9 +64,11 @@ class ProcessSubstrate:
         record = self._layout.read_host(name)
         if record is None:
             return None
+        if self._frozen(name):
+            return HostState(name=name, address=record.address, running=False, frozen=True)
         try:
             running = self._supervisor(name).alive()
-        except SubstrateError:  # it is there and does not answer: a frozen host does not run
+        except SubstrateError:  # it is there and does not answer
             running = False
         return HostState(name=name, address=record.address, running=running)
 
@@ -77,6 +88,51 @@ class ProcessSubstrate:
         record = self._stack.host(name)
         with locked(self._layout.host(name).lock):
             self._boot(record)
+
+    def capabilities(self) -> frozenset[Capability]:
+        """Links can be cut where hosts have some; clock and disk are the machine's."""
+        found = {Capability.KILL_HOST, Capability.FREEZE_HOST}
+        if self._stack.record().mode == NetworkMode.NAMESPACE and links.possible():
+            found |= {Capability.CUT_LINKS, Capability.LOSE_PACKETS}
+        return frozenset(found)
+
+    def freeze_host(self, name: str) -> None:
+        self._stack.host(name)
+        self._stack.census(name).freeze()
+
+    def thaw_host(self, name: str) -> None:
+        self._stack.host(name)
+        self._stack.census(name).thaw()
+
+    def cut(
+        self,
+        host: str,
+        peer: str | None = None,
+        direction: Direction = Direction.BOTH,
+        share: float = 1.0,
+    ) -> None:
+        if not 0 < share <= 1:
+            raise SubstrateError(f"host {host}", f"a share of {share:g}", "give one above 0 and at most 1")
+        if peer == host:
+            raise SubstrateError(f"host {host}", "it is its own peer", "name another host")
+        address = None if peer is None else self._stack.host(peer).address
+        link = self._links(host)
+        if link is None or not links.possible():
+            mend = "cut the ways through Toxiproxy" if link is None else "load cls_bpf, install iproute2"
+            raise SubstrateError(f"host {host}", "its link cannot be cut here", mend)
+        link.cut(direction, address, share)
+
+    def mend_links(self, host: str | None = None) -> None:
+        for name in self._layout.host_names() if host is None else (host,):
+            link = self._links(name)
+            if link is not None:
+                link.mend()
+
+    def cuts(self, host: str) -> tuple[Cut, ...]:
+        link = self._links(host)
+        found = () if link is None else link.cuts()
+        names = {self._stack.address_of(name): name for name in self._stack.record().hosts}
+        return tuple(links.as_cut(one, names) for one in found)
 
     # -- units
 
@@ -172,10 +228,29 @@ class ProcessSubstrate:
     def _supervisor(self, host: str) -> Supervisor:
         return Supervisor(host, self._layout.host(host).supervisor_socket)
 
+    def _frozen(self, host: str) -> bool:
+        """Whether the host stands still: its control group, or its supervisor by a signal."""
+        group = self._stack.group(host)
+        if group is not None and is_frozen(group):
+            return True
+        try:
+            pid = int((self._layout.host(host).run / "supervisor.pid").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return False
+        return stopped(pid) and identify(pid) in self._stack.census(host).processes()
+
+    def _links(self, host: str) -> links.Links | None:
+        self._stack.host(host)
+        device = self._stack.network().link(host)
+        return None if device is None else links.Links(device)
+
     def _boot(self, host: HostRecord) -> None:
         """Starts the supervisor on a host where nothing may run any more, as after a power cut."""
         paths = self._layout.host(host.name)
-        self._stack.census(host.name).kill()
+        census = self._stack.census(host.name)
+        census.kill()
+        if census.cgroup is not None and census.cgroup.is_dir():
+            set_frozen(census.cgroup, False)
         remove_tree(paths.run)
         make_folder(paths.run / "agents")
         self._stack.network().ensure(host.name, self._stack.record().hosts[host.name])
