@@ -7,6 +7,7 @@ it depends on (never deeper than the `depth` of the request) and burns `work_us`
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import zlib
 from collections import Counter
@@ -24,6 +25,9 @@ MAX_TEXT: Final = 16_384
 MAX_KEY: Final = 256
 WORK_US: Final = 50
 ASK_LIMIT_S: Final = 2.0
+CHAOS: Final = "THREENINES_CHAOS"
+MODES: Final = ("none", "errors", "slow")
+MAX_FAULT_S: Final = 120.0
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -63,6 +67,30 @@ class Recalled(msgspec.Struct, frozen=True):
     value: str | None
 
 
+class Store(msgspec.Struct, frozen=True):
+    """A value for a register."""
+
+    key: str
+    value: str
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A register's value (None: never written), and who acted at which epoch to say so."""
+
+    key: str
+    value: str | None
+    host: str
+    epoch: int
+    incarnation: int
+
+
+class Misbehave(msgspec.Struct, frozen=True):
+    """How to fail from now on, for `seconds`: `errors` (every call), `slow` (none answers), `none`."""
+
+    mode: str
+    seconds: float = 30.0
+
+
 class Stats(msgspec.Struct, frozen=True):
     """What an agent has done since it started."""
 
@@ -92,10 +120,14 @@ class ReferenceAgent(Agent):
         self._turn = 0
         self._work_us = float(self.settings.get("work_us", WORK_US))
         self._fan_out = int(self.settings.get("fan_out", 1))
+        self._mode = "none"
+        self._mode_until = 0.0
 
     @method(idempotent=True)
     async def ask(self, request: Ask) -> Answer:
         """Works on a question, with the help of dependencies while `depth` lasts."""
+        if self._mode != "none":
+            await self._fail()
         if len(request.text) > MAX_TEXT:
             raise AgentError(f"text of {len(request.text)} characters, at most {MAX_TEXT} are taken")
         self._handled["ask"] += 1
@@ -116,6 +148,8 @@ class ReferenceAgent(Agent):
     @method(idempotent=True)
     async def remember(self, request: Remember) -> Recalled:
         """Keeps a value; the least recently used one goes when there are too many."""
+        if self._mode != "none":
+            await self._fail()
         if not 0 < len(request.key) <= MAX_KEY:
             raise AgentError(f"key of {len(request.key)} characters, 1 to {MAX_KEY} are taken")
         self._handled["remember"] += 1
@@ -125,9 +159,55 @@ class ReferenceAgent(Agent):
     @method(idempotent=True)
     async def recall(self, request: Recall) -> Recalled:
         """The value kept under a key."""
+        if self._mode != "none":
+            await self._fail()
         self._handled["recall"] += 1
         value = await self.state.get(f"key/{request.key}")
         return Recalled(request.key, None if value is None else str(value))
+
+    @method()
+    async def store(self, request: Store) -> Stored:
+        """Writes a register. Never repeated by a caller's library: an outcome that is unknown stays so."""
+        if not 0 < len(request.key) <= MAX_KEY:
+            raise AgentError(f"key of {len(request.key)} characters, 1 to {MAX_KEY} are taken")
+        if self._mode != "none":
+            await self._fail()
+        epoch = self.epoch
+        value = request.value[:MAX_TEXT]
+        await self.state.put(f"register/{request.key}", value)
+        return self._stored(request.key, value, epoch)
+
+    @method(idempotent=True)
+    async def fetch(self, request: Recall) -> Stored:
+        """Reads a register."""
+        if self._mode != "none":
+            await self._fail()
+        epoch = self.epoch
+        value = await self.state.get(f"register/{request.key}")
+        return self._stored(request.key, None if value is None else str(value), epoch)
+
+    @method()
+    def misbehave(self, request: Misbehave) -> str:
+        """Fails on purpose until the time is up or the process is replaced; only where chaos is allowed."""
+        if os.environ.get(CHAOS) != "1":
+            raise AgentError("this stack does not allow faults")
+        if request.mode not in MODES:
+            raise AgentError(f"mode {request.mode[:40]!r}: one of {', '.join(MODES)}")
+        self._mode = request.mode
+        self._mode_until = time.monotonic() + min(max(request.seconds, 0.0), MAX_FAULT_S)
+        return request.mode
+
+    async def _fail(self) -> None:
+        if time.monotonic() >= self._mode_until:
+            self._mode = "none"
+        elif self._mode == "slow":
+            await asyncio.sleep(self._mode_until - time.monotonic())
+        else:
+            raise RuntimeError("misbehaves as it was told to")
+
+    def _stored(self, key: str, value: str | None, epoch: int) -> Stored:
+        host = os.environ.get("THREENINES_HOST", "")
+        return Stored(key, value, host, epoch, self.incarnation)
 
     @method(idempotent=True)
     def stats(self) -> Stats:

@@ -30,6 +30,19 @@ call_deadline: ContextVar[float | None] = ContextVar("call_deadline", default=No
 """When the call being handled is due, on the event loop's clock; None outside of a call."""
 
 
+class Waiting:
+    """How many answers of other agents a call waits for."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+call_waiting: ContextVar[Waiting | None] = ContextVar("call_waiting", default=None)
+"""Of the call being handled; None outside of a call."""
+
+
 class AgentDefinitionError(Exception):
     """A class that cannot serve: which handler, and why."""
 
@@ -87,6 +100,16 @@ class Agent:
         self.incarnation = incarnation
         self.state: State = state if state is not None else MemoryState()
         self._caller = caller
+        self._epoch: Callable[[], int] = int
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at which this process serves; 0: as a standby, or where no other host ever serves it."""
+        return self._epoch()
+
+    def stand(self, epoch: Callable[[], int]) -> None:
+        """Tells the agent where it learns its epoch; the server does this."""
+        self._epoch = epoch
 
     @property
     def name(self) -> str:
@@ -113,7 +136,14 @@ class Agent:
             timeout_s = min(timeout_s, due - asyncio.get_running_loop().time())
             if timeout_s <= 0:
                 raise CallError(Code.DEADLINE, f"no time left to call {agent}.{method}")
-        return await self._caller.call(agent, method, body, timeout_s=timeout_s)
+        waiting = call_waiting.get()
+        if waiting is None:
+            return await self._caller.call(agent, method, body, timeout_s=timeout_s)
+        waiting.count += 1
+        try:
+            return await self._caller.call(agent, method, body, timeout_s=timeout_s)
+        finally:
+            waiting.count -= 1
 
     async def on_start(self) -> None:
         """Runs before the first call; an exception ends the agent."""

@@ -17,9 +17,10 @@ import msgspec
 from services.agent.connection import Deadlines, FrameConnection, Scratch
 from services.agent.errors import AgentError, CallError, Code
 from services.agent.metrics import OTHER, CallMetrics
-from services.agent.sdk import Agent, Method, call_deadline, methods_of
+from services.agent.sdk import Agent, Method, Waiting, call_deadline, call_waiting, methods_of
 from services.agent.sockets import UnixListener, listen_unix
 from services.agent.standing import Effects, Promote, Standing, StandingAnswer, call_effects
+from services.agent.wellness import Wellness
 from services.agent.wire import Failure, Message, Reply, Request, encode, goodbye, pack, unpack_as
 
 DRAIN_LIMIT_S: Final = 5.0
@@ -33,10 +34,11 @@ log = logging.getLogger("threenines.agent")
 
 
 class ServerState(StrEnum):
-    """What `_ping` answers."""
+    """What `_ping` answers. `FAILING`: it serves, but no call of late has gone well (`wellness`)."""
 
     STARTING = "starting"
     UP = "up"
+    FAILING = "failing"
     DRAINING = "draining"
     STOPPED = "stopped"
 
@@ -66,6 +68,8 @@ class _Call:
     began: float
     task: asyncio.Task[None] | None = None
     answered: bool = False
+    due: float = 0.0
+    waiting: Waiting | None = None
 
 
 class _ServerConnection(FrameConnection):
@@ -118,12 +122,19 @@ class AgentServer:
         self._alone = asyncio.Event()
         self._alone.set()
         self._builtin: dict[str, Callable[[], object]] = {
-            "_ping": lambda: Pong(agent.incarnation, self.state),
+            "_ping": lambda: Pong(agent.incarnation, self._claimed_state()),
             "_describe": self.describe,
             "_metrics": self.metrics.text,
             "_collect": gc.collect,
         }
         self._orders: set[asyncio.Task[None]] = set()
+        self._wellness = Wellness()
+        if standing is not None:
+            agent.stand(lambda: standing.epoch)
+
+    def _claimed_state(self) -> ServerState:
+        failing = self.state is ServerState.UP and self._wellness.failing(self._loop.time())
+        return ServerState.FAILING if failing else self.state
 
     def describe(self) -> Description:
         """Name, methods and tags: what is told to hostd and to who asks `_describe`."""
@@ -261,6 +272,7 @@ class AgentServer:
                 self._answer_error(call, error)
             return
         due = call.began + min(request.deadline_ms, DEADLINE_LIMIT_MS) / 1000
+        call.due = due
         self._calls.add(call)
         self._idle.clear()
         self._deadlines.add(call, due)
@@ -268,6 +280,8 @@ class AgentServer:
 
     async def _run(self, call: _Call, method: Method, arguments: tuple[Any, ...], due: float) -> None:
         call_deadline.set(due)
+        call.waiting = Waiting()
+        call_waiting.set(call.waiting)
         effects = None
         if self.standing is not None:
             effects = Effects()
@@ -291,6 +305,9 @@ class AgentServer:
                 self._idle.set()
 
     def _expire(self, call: _Call) -> None:
+        if not call.answered:
+            elsewhere = call.waiting is not None and call.waiting.count > 0
+            self._wellness.late(self._loop.time(), call.due, call.due - call.began, elsewhere=elsewhere)
         self._answer_failure(call, Code.DEADLINE, f"{call.method} did not end in time")
         if call.task is not None:
             call.task.cancel()
@@ -309,6 +326,7 @@ class AgentServer:
             self._answer_failure(call, code, f"{call.method}: reply: {error.message}")
             return
         call.answered = True
+        self._wellness.good()
         self.metrics.count(call.method, "ok", self._loop.time() - call.began)
         call.connection.send(frame)
 
@@ -322,6 +340,7 @@ class AgentServer:
                 self._answer_failure(call, code, f"{call.method}: {_one_line(error)}")
             case _:
                 if not call.answered:
+                    self._wellness.bad(self._loop.time())
                     log.error("%s failed", call.method, exc_info=error)
                 message = f"{call.method}: {type(error).__name__}: {_one_line(error)}"
                 self._answer_failure(call, Code.HANDLER_ERROR, message)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
@@ -17,11 +18,13 @@ from services.agent.connection import Scratch
 from services.agent.errors import CallError, Code
 from services.agent.hostd_link import Registration
 from services.control.agent import Event, EventKind, Phase
+from services.control.placement import URGENCY
 from services.hostd.clock import boottime_ns
 from services.hostd.config import HostConfig
 from services.hostd.events import EventLog
 from services.hostd.process import running_agents
 from services.hostd.runner import AgentRunner
+from services.hostd.starting import Rank, StartGate
 from services.hostd.zygote_client import Zygote
 from services.registry.model import Instance, InstanceState, Role
 
@@ -45,6 +48,7 @@ class Supervisor:
     ) -> None:
         self.host = config.host
         self.local = config.local
+        self.chaos = config.chaos
         self.run_folder = config.run_folder
         self.data_folder = config.data_folder
         self.policy = config.supervision.policy()
@@ -56,6 +60,9 @@ class Supervisor:
         self.host_epoch = 0
         self.standing: Callable[[AgentSpec], tuple[Role, int]] | None = None
         """Role and epoch of an agent on this host, where ownership is on; else all serve."""
+        self.to_serve: Callable[[AgentSpec], bool] = lambda spec: True
+        """Whether an agent is to serve here once it is up."""
+        self._gate = StartGate()
         self._events = events
         self._floor = floor
         self._on_change = on_change
@@ -82,6 +89,14 @@ class Supervisor:
         for runner in self.runners.values():
             if runner.state.fork_failures:
                 runner.feed(Event(EventKind.FORK_POSSIBLE))
+
+    def turn_to_start(self, runner: AgentRunner) -> AbstractAsyncContextManager[None]:
+        """Few agents start at once, those that are to serve before those that stand by."""
+        return self._gate.turn(lambda: Rank(not self.to_serve(runner.spec), URGENCY[runner.spec.criticality]))
+
+    def reconsider_turns(self) -> None:
+        """Who is to serve here has changed."""
+        self._gate.look()
 
     def note(self, event: str, agent: str, incarnation: int, detail: str, time_ns: int | None = None) -> None:
         """A line for the event log."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +39,7 @@ VALIDATION_RETRY_S = 0.1
 UNASKED_VALIDATION_S = 1.0
 RECONCILE_RETRY_S = 0.2
 LAST_LINES_BYTES = 4096
+LONGEST_TURN_S = 1.0
 CHECKED = frozenset({Phase.UP, Phase.UNHEALTHY})
 
 
@@ -50,6 +52,7 @@ class Surroundings(Protocol):
 
     host: str
     local: str
+    chaos: bool
     run_folder: Path
     data_folder: Path
     policy: Policy
@@ -68,6 +71,9 @@ class Surroundings(Protocol):
 
     def forked(self) -> None:
         """A fork succeeded."""
+
+    def turn_to_start(self, runner: AgentRunner) -> AbstractAsyncContextManager[None]:
+        """Entered when it is this agent's turn to start, and held while it does."""
 
     def note(self, event: str, agent: str, incarnation: int, detail: str, time_ns: int | None = None) -> None:
         """A line for the event log."""
@@ -165,6 +171,9 @@ class AgentRunner:
             self.feed(Event(EventKind.VALIDATED, incarnation))
         elif state == "draining":
             self.leaving(incarnation)
+        elif state == "failing":
+            # It answers, but no call of late went well: as bad as no answer (services.agent.wellness).
+            self.feed(Event(EventKind.MISS, incarnation, "answers pings, fails calls"))
         elif not late or self.state.phase is Phase.UNHEALTHY:
             # A late answer does not undo a miss, but it shows that the agent is slow and not stuck.
             self.feed(Event(EventKind.PONG, incarnation))
@@ -274,8 +283,24 @@ class AgentRunner:
         task.add_done_callback(self._tasks.discard)
 
     async def _fork(self, incarnation: int) -> None:
+        async with self._around.turn_to_start(self):
+            if not self.state.wanted:
+                self.feed(Event(EventKind.FORK_FAILED, incarnation, "not wanted any more"))
+                return
+            await self._fork_now(incarnation)
+            with suppress(TimeoutError):  # a slow one does not hold up the others for ever
+                await self.wait_for(
+                    lambda state: state.phase is not Phase.STARTING or state.incarnation != incarnation,
+                    LONGEST_TURN_S,
+                )
+
+    async def _fork_now(self, incarnation: int) -> None:
         spec = self.spec
-        env = {"THREENINES_LOG": str(self.log_path), "THREENINES_LOCAL": self._around.local}
+        env = {
+            "THREENINES_LOG": str(self.log_path),
+            "THREENINES_LOCAL": self._around.local,
+            "THREENINES_CHAOS": "1" if self._around.chaos else "0",
+        }
         try:
             child = await self._around.zygote.fork(spec, incarnation, env)
         except CallError as error:
