@@ -29,10 +29,14 @@ from loadtests.protocol import (
     Deregister,
     Done,
     Events,
+    Exchange,
+    Fleet,
     Hello,
     LookUps,
+    Misbehave,
     ReadClock,
     Register,
+    Registers,
     Release,
     Stop,
     Watch,
@@ -67,8 +71,10 @@ class Probe:
     def __init__(self, host: str, output: Output, client: Client) -> None:
         from loadtests.probe_calls import Calls
         from loadtests.probe_daemon import Daemon
+        from loadtests.probe_fleet import FleetWatch
         from loadtests.probe_lookups import LookUpWork
         from loadtests.probe_proof import Proofs
+        from loadtests.probe_registers import RegisterWork
         from loadtests.probe_watch import Watches
 
         self.output = output
@@ -77,6 +83,9 @@ class Probe:
         self.calls = Calls(output, client)
         self.proofs = Proofs(output)
         self.daemon = Daemon(output)
+        self.fleet = FleetWatch(output, client)
+        self.registers = RegisterWork(output, client)
+        self._client = client
         self._tasks: set[asyncio.Task[None]] = set()
         self._host = host
 
@@ -149,6 +158,18 @@ class Probe:
                 await self.daemon.deregister(command)
             case ReadClock():
                 return Done(id=command.id, clock_ns=now_ns())
+            case Fleet():
+                self.fleet.watch(command)
+            case Registers():
+                await self.registers.work(command)
+            case Misbehave():
+                from loadtests.probe_misbehave import misbehave
+
+                await misbehave(self.output, self._client, command)
+            case Exchange():
+                from loadtests.probe_exchange import exchange
+
+                await exchange(self.output, command)
             case Stop():
                 pass
         return Done(id=command.id)
@@ -158,6 +179,8 @@ class Probe:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.proofs.close()
+        self.fleet.close()
+        await self.registers.close()
         await self.watches.close()
         await self.calls.close()
         await self.daemon.close()

@@ -137,8 +137,11 @@ class Exchange(Command, frozen=True, kw_only=True, tag="exchange"):
     """Ask the other host's gateway for a sign of life `n` times, at least `interval_ms` apart."""
 
     peer: str
+    address: str
+    port: int
     n: int
     interval_ms: float = 20.0
+    timeout_ms: int = 1000
 
 
 class ReadClock(Command, frozen=True, kw_only=True, tag="read-clock"):

@@ -1,0 +1,122 @@
+"""Writing and reading registers of agents through faults, one operation at a time for each process.
+
+A register `<writer>/<round>` has one writer, the probe of that host, which writes 0, 1, 2, …; the probes
+of all hosts read it. A write whose outcome is unknown is never repeated: the next one has the next value,
+and the process goes on under a new name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from loadtests.probe_output import Output
+from loadtests.protocol import Acted, Registers, RegisterWish, Trouble
+from loadtests.record import Kind
+from services.agent.client import Client
+from services.agent.errors import CallError
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """The agents' answer (services.agent.reference.Stored)."""
+
+    value: str | None
+    host: str
+    epoch: int
+    incarnation: int
+
+
+class RegisterWork:
+    """The register clients of this probe."""
+
+    def __init__(self, output: Output, client: Client) -> None:
+        self._output = output
+        self._client = client
+        self._lanes: list[asyncio.Task[None]] = []
+        self._lives = itertools.count()
+
+    async def work(self, command: Registers) -> None:
+        """Ends what went on, with its outcomes, and begins anew; no agents: only ends."""
+        await self.close()
+        for place, agent in enumerate(command.agents):
+            offset = (place + 0.5) / len(command.agents)
+            self._lanes.append(asyncio.create_task(self._write(agent, command, offset)))
+            self._lanes.append(asyncio.create_task(self._read(agent, command, 1.0 - offset)))
+
+    async def close(self) -> None:
+        """Ends all of it; an operation in flight gets the outcome that nobody knows."""
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+        self._lanes.clear()
+
+    async def _write(self, agent: str, command: Registers, offset: float) -> None:
+        register = f"{self._output.host}/{command.round}"
+        process = self._process("write", agent)
+        value = 0
+        async for _ in _beats(command.interval_ms / 1000.0, offset):
+            body = {"key": register, "value": str(value)}
+            if not await self._one(process, "write", agent, register, "store", body, value, command):
+                process = self._process("write", agent)
+            value += 1
+
+    async def _read(self, agent: str, command: Registers, offset: float) -> None:
+        process = self._process("read", agent)
+        turns = itertools.cycle(command.hosts)
+        async for _ in _beats(command.interval_ms / 1000.0, offset):
+            register = f"{next(turns)}/{command.round}"
+            if not await self._one(
+                process, "read", agent, register, "fetch", {"key": register}, None, command
+            ):
+                process = self._process("read", agent)
+
+    def _process(self, kind: str, agent: str) -> str:
+        return f"{kind}-{self._output.host}-{agent}.{next(self._lives)}"
+
+    async def _one(
+        self,
+        process: str,
+        f: str,
+        agent: str,
+        register: str,
+        method: str,
+        body: object,
+        value: int | None,
+        command: Registers,
+    ) -> bool:
+        """One operation; False when nobody knows its outcome, so that its process has to retire."""
+        key = f"{agent}/{register}"
+        self._output.invoke(process, f, key, RegisterWish(value=value))
+        kind, told = Kind.INFO, None
+        try:
+            answer = await self._client.call(agent, method, body, timeout_s=command.timeout_ms / 1000.0)
+            stored = msgspec.convert(answer, _Stored)
+            kind = Kind.OK
+            told = Acted(
+                value=None if stored.value is None else int(stored.value),
+                host=stored.host,
+                epoch=stored.epoch,
+                incarnation=stored.incarnation,
+            )
+            self._output.end(process, kind, f, key, told)
+        except CallError as error:
+            kind = Kind.FAIL if error.definite or f == "read" else Kind.INFO
+            self._output.end(process, kind, f, key, Trouble(error=error.message, code=error.code))
+        except asyncio.CancelledError:
+            self._output.end(process, Kind.INFO, f, key, Trouble(error="the client was ended"))
+            raise
+        return kind is not Kind.INFO
+
+
+async def _beats(interval_s: float, offset: float) -> AsyncIterator[None]:
+    """Even instants; those that an operation in flight has outlasted are left out."""
+    loop = asyncio.get_running_loop()
+    at = loop.time() + offset * interval_s
+    while True:
+        await asyncio.sleep(max(0.0, at - loop.time()))
+        yield
+        at += interval_s * max(1, math.ceil((loop.time() - at) / interval_s))
