@@ -12,6 +12,7 @@ from importlib import resources
 import msgspec
 
 from reports.model import Category, Direction, Evidence, row_of
+from verification import sequential
 
 
 class Estimator(StrEnum):
@@ -21,6 +22,9 @@ class Estimator(StrEnum):
     QUANTILE = "quantile"
     MEAN = "mean"
     RATE = "rate"
+    SHARE = "share"
+    GAIN = "gain"
+    PROJECTION = "projection"
     NONE = "none"
 
 
@@ -29,6 +33,10 @@ class ProfilePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     `n` is the number of trials for each block; a census takes it from the population. `coverage` and
     `confidence` are shares (0 to 1). A trial without an answer after `timeout_s` is an exceedance.
+
+    A false pass is at most as frequent as 1 - `confidence`, a false fail as `beta`. With `stages` the
+    campaign looks at its results on the way, both hold over all looks, and `n` is the size of the first one.
+    `anytime`: a share whose bounds hold at every moment together, for what is looked at whenever one likes.
     """
 
     population: str
@@ -39,10 +47,22 @@ class ProfilePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     confidence: float | None = None
     timeout_s: float | None = None
     needs_load: bool = False
+    beta: float = 0.05
+    stages: tuple[sequential.Stage, ...] = ()
+    anytime: bool = False
+
+    @property
+    def most(self) -> int | None:
+        """The most trials that each block may take."""
+        return self.stages[-1].n if self.stages else self.n
 
 
 class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One row of the requirements, or one part of a row (`RL-3.detect`)."""
+    """One row of the requirements, or one part of a row (`RL-3.detect`).
+
+    What to do when it fails stands in `remedy` (a paragraph), `reproduce` (the command that shows it again)
+    and `panel` (where a running stack shows it). Evidence older than `fresh_for_days` proves nothing now.
+    """
 
     id: str
     title: str
@@ -59,6 +79,9 @@ class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     stretch_text: str | None = None
     statistic: str | None = None
     method: str | None = None
+    reproduce: str | None = None
+    panel: str | None = None
+    fresh_for_days: float | None = None
     plans: dict[str, ProfilePlan] = {}
 
     @property
@@ -67,11 +90,27 @@ class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return row_of(self.id)
 
 
+class AssumedFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How often a kind of fault is taken to come, for projections: stated, not measured.
+
+    `per_week` is the middle, `low` and `high` hold 90 % of what one may believe; `blocks` names the kinds of
+    trial whose measured outages stand for it.
+    """
+
+    fault: str
+    per_week: float
+    low: float
+    high: float
+    source: str
+    blocks: tuple[str, ...]
+
+
 class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All categories and entries, in the order of reports."""
+    """All categories and entries, in the order of reports, and what projections assume."""
 
     categories: tuple[Category, ...]
     criteria: tuple[CatalogueEntry, ...]
+    assumed_faults: tuple[AssumedFault, ...] = ()
 
     def entry(self, criterion_id: str) -> CatalogueEntry:
         """The entry with this id. Raises KeyError."""
@@ -138,15 +177,33 @@ def _problems(catalogue: Catalogue) -> tuple[str, ...]:
     return tuple(found)
 
 
+_UPPER = frozenset({Direction.BELOW, Direction.AT_MOST})
+
+
 def _plan_problems(entry: CatalogueEntry, plan: ProfilePlan) -> list[str]:
     found = []
     if entry.target is None or entry.direction is None:
         found.append("planned, but without target and direction")
-    if entry.estimator is not Estimator.CENSUS and (plan.n is None or plan.confidence is None):
+    if not 0.0 < plan.beta < 1.0:
+        found.append("beta must lie between 0 and 1")
+    if entry.estimator in {Estimator.QUANTILE, Estimator.MEAN} and entry.direction not in _UPPER:
+        found.append(f"a {entry.estimator.value} is bounded from above; its direction is not")
+    if plan.stages and entry.estimator is not Estimator.QUANTILE:
+        found.append("only a quantile has stages")
+    if plan.anytime and entry.estimator is not Estimator.SHARE:
+        found.append("only a share is judged at any time")
+    if entry.estimator not in {Estimator.CENSUS, Estimator.PROJECTION} and (
+        plan.n is None or plan.confidence is None
+    ):
         found.append("needs n and confidence")
     if entry.estimator is Estimator.QUANTILE:
         if plan.coverage is None:
             found.append("a quantile needs its coverage")
+        elif plan.stages:
+            alpha = 1.0 - (plan.confidence or 0.95)
+            found += sequential.problems(plan.stages, plan.coverage, alpha, plan.beta)
+            if plan.n != plan.stages[0].n:
+                found.append("n must be the size of the first stage")
         elif plan.n is not None and plan.confidence is not None:
             from verification.statistics import allowed_exceedances
 

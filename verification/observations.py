@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reports.model import Evidence
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -36,6 +38,18 @@ class Counts:
     failed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same work once with the baseline and once with what is judged, next to each other in time.
+
+    Both are costs in one unit (milliseconds, bytes, CPU seconds for the work): less is better, above zero.
+    """
+
+    baseline: float
+    candidate: float
+    block: str = "all"
+
+
 @dataclass(frozen=True)
 class Observations:
     """Everything that a checker found for one criterion.
@@ -53,8 +67,13 @@ class Observations:
     facts: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     """What of a census was found wrong, for the reason."""
+    pairs: tuple[Pair, ...] = ()
+    """For improvements: interleaved runs of baseline and candidate."""
+    evidence: Evidence = Evidence.MEASURED
+    """Where they come from; a simulation is never a measurement."""
 
     def blocks(self) -> tuple[str, ...]:
         """Expected blocks first, then others that were seen."""
         seen = [trial.block for trial in self.trials] + [block for block, _ in self.counts]
+        seen += [pair.block for pair in self.pairs]
         return tuple(dict.fromkeys((*self.expected, *seen)))

@@ -6,14 +6,20 @@ All are one-sided. SciPy does the arithmetic; the tests hold it against publishe
   Ann. Math. Statist. 12 (1941). With `n` trials of which at most `c` exceed a limit, at least `coverage` of
   the population keeps the limit with confidence `1 - P(Bin(n, 1 - coverage) <= c)`.
 - Share of failures: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934), one-sided.
+- Several claims at once: S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J.
+  Statist. 6 (1979).
+- Drift over the order of the trials: H. B. Mann, Econometrica 13 (1945) and M. G. Kendall (a trend); W. H.
+  Kruskal, W. A. Wallis, J. Amer. Statist. Assoc. 47 (1952) (stretches that differ).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special, stats
 
 
 def _check_share(name: str, value: float) -> None:
@@ -26,7 +32,9 @@ def tolerance_confidence(n: int, exceedances: int, coverage: float) -> float:
     _check_share("coverage", coverage)
     if n <= 0:
         return 0.0
-    return float(stats.binom.sf(exceedances, n, 1.0 - coverage))
+    if exceedances >= n:
+        return 0.0
+    return float(special.bdtrc(exceedances, n, 1.0 - coverage))
 
 
 def allowed_exceedances(n: int, coverage: float, confidence: float) -> int | None:
@@ -34,11 +42,15 @@ def allowed_exceedances(n: int, coverage: float, confidence: float) -> int | Non
     _check_share("confidence", confidence)
     if tolerance_confidence(n, 0, coverage) < confidence:
         return None
-    # The largest c with P(Bin(n, 1 - coverage) <= c) <= 1 - confidence; ppf gives the first c to reach it.
-    guess = int(stats.binom.ppf(1.0 - confidence, n, 1.0 - coverage)) + 1
-    while guess > 0 and tolerance_confidence(n, guess, coverage) < confidence:
-        guess -= 1
-    return guess
+    # The largest c with P(Bin(n, 1 - coverage) <= c) <= 1 - confidence.
+    low, high = 0, n  # allowed, not allowed
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tolerance_confidence(n, middle, coverage) >= confidence:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def required_trials(coverage: float, confidence: float, exceedances: int = 0) -> int:
@@ -66,7 +78,7 @@ def share_upper(n: int, failures: int, confidence: float) -> float:
     _check_counts(n, failures)
     if failures == n:
         return 1.0
-    return float(stats.beta.ppf(confidence, failures + 1, n - failures))
+    return float(special.betaincinv(failures + 1, n - failures, confidence))
 
 
 def share_lower(n: int, failures: int, confidence: float) -> float:
@@ -75,7 +87,7 @@ def share_lower(n: int, failures: int, confidence: float) -> float:
     _check_counts(n, failures)
     if failures == 0:
         return 0.0
-    return float(stats.beta.ppf(1.0 - confidence, failures, n - failures + 1))
+    return float(special.betaincinv(failures, n - failures + 1, 1.0 - confidence))
 
 
 def trials_for_share(limit: float, failures: int, confidence: float) -> int:
@@ -92,6 +104,19 @@ def quantile_upper(values: Sequence[float], coverage: float, confidence: float) 
     if allowed is None:
         return None
     return sorted(values)[len(values) - 1 - allowed]
+
+
+def quantile_lower(values: Sequence[float], coverage: float, confidence: float) -> float | None:
+    """The order statistic that is a lower bound of the `coverage` quantile; None with too few values."""
+    n = len(values)
+    low, high = 0, n + 1  # the largest rank r with P(Bin(n, coverage) >= r) >= confidence
+    while high - low > 1:
+        middle = (low + high) // 2
+        if float(special.bdtrc(middle - 1, n, coverage)) >= confidence:
+            low = middle
+        else:
+            high = middle
+    return sorted(values)[low - 1] if low else None
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -115,8 +140,93 @@ def mean_bounds(values: Sequence[float], confidence: float) -> tuple[float, floa
         return math.inf, math.inf
     mean = math.fsum(values) / n
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    reach = float(stats.t.ppf(confidence, n - 1)) * math.sqrt(variance / n)
+    reach = float(special.stdtrit(n - 1, confidence)) * math.sqrt(variance / n)
     return mean - reach, mean + reach
+
+
+def mean_error(values: Sequence[float], limit: float) -> float:
+    """The p-value of "the mean is below `limit`" (Student's t, one-sided); 1 with an infinite value."""
+    n = len(values)
+    if n < 2 or any(math.isinf(value) for value in values):
+        return 1.0
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    if spread == 0.0:
+        return 0.0 if mean < limit else 1.0
+    return float(special.stdtr(n - 1, (mean - limit) / spread))
+
+
+def holm(errors: Sequence[float]) -> tuple[float, ...]:
+    """Holm's adjusted p-values, in the order given: a claim stands among all of them while its own is small.
+
+    Claims whose adjusted value is at most 5 % hold *together* with 95 % confidence, however they depend.
+    """
+    order = sorted(range(len(errors)), key=errors.__getitem__)
+    adjusted = [0.0] * len(errors)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(errors) - rank) * errors[index]))
+        adjusted[index] = largest
+    return tuple(adjusted)
+
+
+def share_error(n: int, failures: int, limit: float) -> float:
+    """The p-value of "the share of failures is below `limit`": so few or fewer at the limit itself."""
+    _check_share("limit", limit)
+    _check_counts(n, failures)
+    return float(special.bdtr(failures, n, limit)) if failures < n else 1.0
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A test of values against the order in which they came; `rising`: later ones are larger."""
+
+    test: str
+    statistic: float
+    error: float
+    rising: bool
+
+
+DRIFT_POINTS = 60
+"""More values than that are drawn together to medians of consecutive ones: neighbours in time are alike,
+and with ten thousand of them a difference that nobody cares about would count as proven."""
+DRIFT_STRETCHES = 5
+DRIFT_LEAST = 20
+
+
+def drift(blocks: Sequence[Sequence[float]]) -> tuple[Drift, ...]:
+    """Tests for a trend and for differing stretches over the order of each block's values; () with too few.
+
+    Blocks (hosts, kinds of fault) are compared by rank within themselves, so that their difference is no
+    drift. An infinite value (no answer) ranks highest.
+    """
+    times: list[float] = []
+    ranks: list[float] = []
+    for values in blocks:
+        points = _medians(values)
+        if len(points) < DRIFT_LEAST:
+            continue
+        times += [(i + 0.5) / len(points) for i in range(len(points))]
+        ranks += [float(rank) / len(points) for rank in stats.rankdata(points)]
+    if not times or len(set(ranks)) < 2:
+        return ()
+    trend = stats.kendalltau(times, ranks)
+    stretches: list[list[float]] = [[] for _ in range(DRIFT_STRETCHES)]
+    for time, rank in zip(times, ranks, strict=True):
+        stretches[min(int(time * DRIFT_STRETCHES), DRIFT_STRETCHES - 1)].append(rank)
+    rising = float(trend.statistic) > 0
+    found = [Drift("Mann-Kendall", float(trend.statistic), float(trend.pvalue), rising)]
+    differing = stats.kruskal(*stretches)
+    later = math.fsum(stretches[-1]) / len(stretches[-1]) > math.fsum(stretches[0]) / len(stretches[0])
+    found.append(Drift("blocks (Kruskal-Wallis)", float(differing.statistic), float(differing.pvalue), later))
+    return tuple(found)
+
+
+def _medians(values: Sequence[float]) -> list[float]:
+    if len(values) <= DRIFT_POINTS:
+        return list(values)
+    edges = [round(i * len(values) / DRIFT_POINTS) for i in range(DRIFT_POINTS + 1)]
+    return [quantile(values[a:b], 0.5) for a, b in itertools.pairwise(edges)]
 
 
 def _check_counts(n: int, failures: int) -> None:
