@@ -15,7 +15,7 @@ import msgspec
 from infra.document import Mapping as DocumentMapping
 from infra.document import Scalar, read_document, show
 from infra.plan import Environment, NetworkMode, SubstrateKind
-from infra.topology import NAME_PATTERN, Problem, TopologyError
+from infra.topology import NAME_PATTERN, Criticality, Problem, TopologyError
 
 PROJECT = "threenines"
 PROJECT_FOLDER = Path(__file__).resolve().parent
@@ -27,6 +27,9 @@ _FIELDS = {
     "fleet": "fleet",
     "substrate": "substrate",
     "chaos": "chaos",
+    "chaosHosts": "chaos_hosts",
+    "chaosAgentsShare": "chaos_agents_share",
+    "chaosCriticality": "chaos_criticality",
     "failover": "failover",
     "network": "network",
     "stateDir": "state_dir",
@@ -116,6 +119,17 @@ def environment_from(
     chaos = values.get("chaos", "false").lower()
     if chaos not in ("true", "false"):
         wrong("chaos", f"is {show(chaos)}", "write true or false")
+    chaos_hosts = values.get("chaosHosts", "1")
+    if not re.fullmatch("[0-9]{1,3}", chaos_hosts):
+        wrong(
+            "chaosHosts", f"is {show(chaos_hosts)}", "give the most hosts that faults may disturb, 0 to 999"
+        )
+    share = values.get("chaosAgentsShare", "1")
+    if not re.fullmatch(r"0|1|0?\.[0-9]{1,9}|[01]\.0*", share):
+        wrong("chaosAgentsShare", f"is {show(share)}", "give a share of the agents, 0 to 1")
+    criticality = values.get("chaosCriticality", Criticality.CRITICAL)
+    if criticality not in tuple(Criticality):
+        wrong("chaosCriticality", f"is {show(criticality)}", f"write {' or '.join(Criticality)}")
     failover = values.get("failover", "false").lower()
     if failover not in ("true", "false"):
         wrong("failover", f"is {show(failover)}", "write true or false")
@@ -131,6 +145,9 @@ def environment_from(
         stack=stack,
         substrate=substrate,
         chaos=chaos == "true",
+        chaos_hosts=int(chaos_hosts),
+        chaos_agents_share=float(share),
+        chaos_criticality=Criticality(criticality),
         failover=failover == "true",
         fleet=str((base / values["fleet"]).resolve()),
         state_dir=str((base / values["stateDir"]).resolve()),

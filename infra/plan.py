@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from infra.topology import AgentSpec, Fleet, HostSpec
+from infra.topology import AgentSpec, Criticality, Fleet, HostSpec
 
 
 class SubstrateKind(StrEnum):
@@ -43,6 +43,12 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     stack: str
     substrate: str = SubstrateKind.PROCESS
     chaos: bool = False
+    chaos_hosts: int = 1
+    """How many hosts faults may disturb at one time."""
+    chaos_agents_share: float = 1.0
+    """The share of the fleet's agents that faults may disturb at one time."""
+    chaos_criticality: Criticality = Criticality.CRITICAL
+    """The highest criticality of agents that faults may disturb."""
     failover: bool = False
     """Whether the agents of a lost host move to their standby host (docs/failover.md)."""
     fleet: str

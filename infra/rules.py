@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from infra.document import show
 from infra.topology import (
     NAME_PATTERN,
-    PROXIED_GATEWAY_BASE,
     AgentSpec,
     Fleet,
     HealthKind,
     HostRole,
     Port,
+    ProxiedPort,
 )
 
 MAX_HOSTS = 64
@@ -243,7 +243,8 @@ def _words(agent: AgentSpec) -> Iterator[Finding]:
 def _ports(fleet: Fleet) -> Iterator[Finding]:
     taken = {int(port): port.name.lower().replace("_", " ") for port in Port}
     for index, host in enumerate(fleet.hosts[:MAX_HOSTS]):
-        taken.setdefault(PROXIED_GATEWAY_BASE + index, f"proxied way to {show(host.name)}")
+        for service in ProxiedPort:
+            taken.setdefault(service + index, f"proxied way to {show(host.name)}")
     owners: dict[tuple[str, int], str] = {}
     for index, agent in enumerate(fleet.agents):
         if agent.port is None or agent.command is None:

@@ -55,8 +55,13 @@ class Port(IntEnum):
     ALERTMANAGER_CLUSTER = 9094
 
 
-PROXIED_GATEWAY_BASE = 7720
-"""First port of the proxied ways to other hosts' gateways: this plus the host's index in the fleet."""
+class ProxiedPort(IntEnum):
+    """First port of the proxied ways to a service of each host: this plus the host's index in the fleet."""
+
+    GATEWAY = 7720
+    ETCD = 7800
+    REDIS = 7870
+    PROMETHEUS = 7940
 
 
 class HealthCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -132,11 +137,11 @@ class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """The hosts that run agents, in the manifest's order."""
         return tuple(host for host in self.hosts if host.role is HostRole.WORKER)
 
-    def proxied_gateway_port(self, host: str) -> int:
-        """The local port of the proxied way to the gateway of `host`. Raises KeyError."""
+    def proxied_port(self, service: ProxiedPort, host: str) -> int:
+        """The local port of the proxied way to a service of `host`. Raises KeyError."""
         for index, candidate in enumerate(self.hosts):
             if candidate.name == host:
-                return PROXIED_GATEWAY_BASE + index
+                return service + index
         raise KeyError(host)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from infra.monitoring_units import alertmanager, prometheus
 from infra.plan import Environment, ReadyCheck, ReadyKind, UnitSpec
-from infra.topology import Fleet, HostRole, HostSpec, Port
+from infra.topology import Fleet, HostRole, HostSpec, Port, ProxiedPort
 
 START_ORDER = ("etcd", "redis", "alertmanager", "prometheus", "toxiproxy", "zygote", "gateway", "hostd")
 """The order in which a stack starts: first this unit on every host, then the next."""
@@ -138,18 +138,27 @@ def _redis(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec:
 
 
 def _toxiproxy(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSpec | None:
-    """The links to the other workers' gateways, where they may be disturbed."""
+    """The ways to other hosts and to what may be taken away, where they may be disturbed.
+
+    Proxies are named `<service>-<host>`. A host's own etcd member is reached directly.
+    """
     if not environment.chaos:
         return None
+    others = tuple(h for h in fleet.hosts if h.name != host.name)
+    ways = (
+        *((ProxiedPort.GATEWAY, Port.GATEWAY, h) for h in fleet.workers if h.name != host.name),
+        *((ProxiedPort.ETCD, Port.ETCD_CLIENT, h) for h in others),
+        *((ProxiedPort.REDIS, Port.REDIS, h) for h in fleet.workers),
+        *((ProxiedPort.PROMETHEUS, Port.PROMETHEUS, h) for h in fleet.workers),
+    )
     proxies = [
         {
-            "name": f"gateway-{peer.name}",
-            "listen": f"{{local}}:{fleet.proxied_gateway_port(peer.name)}",
-            "upstream": f"{{address:{peer.name}}}:{Port.GATEWAY}",
+            "name": f"{service.name.lower()}-{there.name}",
+            "listen": f"{{local}}:{fleet.proxied_port(service, there.name)}",
+            "upstream": f"{{address:{there.name}}}:{port}",
             "enabled": True,
         }
-        for peer in fleet.workers
-        if peer.name != host.name
+        for service, port, there in ways
     ]
     return UnitSpec(
         host=host.name,
@@ -214,11 +223,24 @@ def host_configuration(host: HostSpec, fleet: Fleet, environment: Environment) -
     index = {h.name: number for number, h in enumerate(fleet.hosts)}
     members = (host, *(h for h in fleet.hosts if h.name != host.name))
     primary = fleet.workers[0].name
+
+    def way(proxied: ProxiedPort, port: Port, there: HostSpec) -> tuple[str, int]:
+        """Where this host dials a service of another: through Toxiproxy where chaos is allowed."""
+        if environment.chaos:
+            return "{local}", fleet.proxied_port(proxied, there.name)
+        return f"{{address:{there.name}}}", int(port)
+
+    def etcd_url(member: HostSpec) -> str:
+        if member.name == host.name:
+            return f"https://{{address}}:{Port.ETCD_CLIENT}"
+        address, port = way(ProxiedPort.ETCD, Port.ETCD_CLIENT, member)
+        return f"https://{address}:{port}"
+
     peers = [
         {
             "host": peer.name,
-            "connect_host": "{local}" if environment.chaos else f"{{address:{peer.name}}}",
-            "connect_port": fleet.proxied_gateway_port(peer.name) if environment.chaos else int(Port.GATEWAY),
+            "connect_host": way(ProxiedPort.GATEWAY, Port.GATEWAY, peer)[0],
+            "connect_port": way(ProxiedPort.GATEWAY, Port.GATEWAY, peer)[1],
         }
         for peer in fleet.workers
         if peer.name != host.name
@@ -241,15 +263,21 @@ def host_configuration(host: HostSpec, fleet: Fleet, environment: Environment) -
             {"name": h.name, "role": h.role.value, "index": index[h.name], "address": f"{{address:{h.name}}}"}
             for h in fleet.hosts
         ],
-        "etcd": [
-            {"host": h.name, "url": f"https://{{address:{h.name}}}:{Port.ETCD_CLIENT}"} for h in members
-        ],
+        "etcd": [{"host": member.name, "url": etcd_url(member)} for member in members],
         "redis": [
             {
                 "host": h.name,
-                "address": f"{{address:{h.name}}}",
-                "port": int(Port.REDIS),
+                "address": way(ProxiedPort.REDIS, Port.REDIS, h)[0],
+                "port": way(ProxiedPort.REDIS, Port.REDIS, h)[1],
                 "role": "primary" if h.name == primary else "replica",
+            }
+            for h in fleet.workers
+        ],
+        "prometheus": [
+            {
+                "host": h.name,
+                "address": way(ProxiedPort.PROMETHEUS, Port.PROMETHEUS, h)[0],
+                "port": way(ProxiedPort.PROMETHEUS, Port.PROMETHEUS, h)[1],
             }
             for h in fleet.workers
         ],

@@ -55,7 +55,7 @@ class Distribution:
 
         own_first = sorted(self._config.redis, key=lambda one: one.host != self._config.host)
         pki = self._config.pki_folder
-        addresses = [tiers.RedisAddress(one.address, one.port) for one in own_first]
+        addresses = [tiers.RedisAddress(one.address, one.port, one.host) for one in own_first]
         stores = [tiers.connect(address, pki=pki, timeout_s=0.5) for address in addresses]
         tier = tiers.DistributedTier(stores, stack=self._config.stack, host=self._config.host)
         saver = tiers.DistributedSaver(tier)

@@ -13,11 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -56,29 +57,47 @@ class TierUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
+    """Where to dial; `name` is the host that the certificate must name, None: `host`."""
+
     host: str
     port: int
+    name: str | None = None
+
+
+class _NamedConnection(SSLConnection):
+    """A connection to an address that must prove to be the host of a given name (a proxy may stand there)."""
+
+    def __init__(self, *, server_hostname: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._server_hostname = server_hostname
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "server_hostname": self._server_hostname}
 
 
 def connect(address: RedisAddress, *, pki: Path | None, timeout_s: float) -> Store:
     """A client that connects when first used; `pki`: the folder with `ca.pem`, `host.pem`, `host.key`."""
 
-    def file(name: str) -> str | None:
-        return None if pki is None else str(pki / name)
-
-    return Redis(
-        host=address.host,
-        port=address.port,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
+    settings: dict[str, Any] = {
+        "host": address.host,
+        "port": address.port,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if pki is None:
+        return Redis(connection_pool=ConnectionPool(max_connections=2, **settings))
+    pool = ConnectionPool(
+        connection_class=_NamedConnection,
         max_connections=2,
-        ssl=pki is not None,
-        ssl_ca_certs=file("ca.pem"),
-        ssl_certfile=file("host.pem"),
-        ssl_keyfile=file("host.key"),
+        server_hostname=address.name or address.host,
+        ssl_ca_certs=str(pki / "ca.pem"),
+        ssl_certfile=str(pki / "host.pem"),
+        ssl_keyfile=str(pki / "host.key"),
         ssl_check_hostname=True,
+        **settings,
     )
+    return Redis.from_pool(pool)
 
 
 class DistributedTier:

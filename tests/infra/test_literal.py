@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from infra import automation
-from infra.plan import Environment
+from infra.environment import load_environment
 from tests.infra.conftest import SITE, World, make_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,13 +48,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def world(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    environment = Environment(
-        stack="local",
-        chaos=True,
-        fleet=str(checkout / "fleet.yaml"),
-        state_dir=str(checkout / ".threenines"),
-    )
-    for world in make_world(environment, monkeypatch):
+    for world in make_world(load_environment("local", folder=checkout / "infra"), monkeypatch):
         # This checkout's packages before those of the checkout that the tests stand in.
         monkeypatch.setenv("PYTHONPATH", f"{checkout}:{SITE}")
         yield world

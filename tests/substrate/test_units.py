@@ -145,6 +145,16 @@ def test_host_configuration_has_the_agreed_shape(
         assert found["peers"] == [peer]
         assert [member["host"] for member in found["etcd"]] == ["mainpc", "pc2", "witness"]
         assert found["etcd"][0]["url"] == "https://10.77.1.11:2379"
+        remote = ["https://127.0.0.1:7801", "https://127.0.0.1:7802"]
+        direct = ["https://10.77.1.12:2379", "https://10.77.1.13:2379"]
+        assert [member["url"] for member in found["etcd"][1:]] == (remote if chaos else direct)
+        redis = (
+            [("127.0.0.1", 7870), ("127.0.0.1", 7871)]
+            if chaos
+            else [("10.77.1.11", 6379), ("10.77.1.12", 6379)]
+        )
+        assert [(r["address"], r["port"]) for r in found["redis"]] == redis
+        assert [p["port"] for p in found["prometheus"]] == ([7940, 7941] if chaos else [9090, 9090])
         assert [h["index"] for h in found["hosts"]] == [0, 1, 2]
         assert [(r["host"], r["role"]) for r in found["redis"]] == [("mainpc", "primary"), ("pc2", "replica")]
         assert found["lease"]["lease_ms"] > found["lease"]["renew_ms"] > found["lease"]["deadline_ms"]
@@ -153,13 +163,23 @@ def test_host_configuration_has_the_agreed_shape(
     assert other["etcd"][0]["host"] == "pc2"
 
 
-def test_toxiproxy_listens_where_the_gateway_dials(tmp_path: Path) -> None:
+def test_toxiproxy_listens_where_programs_dial(tmp_path: Path) -> None:
     made = units("pc2")
     proxies = json.loads(rendered(made["toxiproxy"], tmp_path).files["toxiproxy.json"])
-    (peer,) = json.loads(rendered(made["gateway"], tmp_path).files["gateway.json"])["peers"]
-    assert [(p["listen"], p["upstream"]) for p in proxies] == [
-        (f"{peer['connect_host']}:{peer['connect_port']}", "10.77.1.11:7710")
-    ]
+    ways = {p["name"]: (p["listen"], p["upstream"]) for p in proxies}
+    assert len(ways) == len(proxies)
+    config = json.loads(rendered(made["hostd"], tmp_path).files["hostd.json"])
+    dialled = {
+        **{f"gateway-{p['host']}": f"{p['connect_host']}:{p['connect_port']}" for p in config["peers"]},
+        **{f"etcd-{m['host']}": m["url"].removeprefix("https://") for m in config["etcd"][1:]},
+        **{f"redis-{r['host']}": f"{r['address']}:{r['port']}" for r in config["redis"]},
+        **{f"prometheus-{p['host']}": f"{p['address']}:{p['port']}" for p in config["prometheus"]},
+    }
+    assert {name: listen for name, (listen, _) in ways.items()} == dialled
+    assert ways["gateway-mainpc"][1] == "10.77.1.11:7710"
+    assert ways["etcd-witness"][1] == "10.77.1.13:2379"
+    assert ways["redis-pc2"][1] == "10.77.1.12:6379"
+    assert ways["prometheus-mainpc"][1] == "10.77.1.11:9090"
 
 
 def test_agents_outlive_the_zygote_alone() -> None:
