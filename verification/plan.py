@@ -29,10 +29,12 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     criticality: str
     depends_on: tuple[str, ...] = ()
     faults: bool = True
+    standby: str | None = None
 
 
 class FaultTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault on one agent; those in reserve run only in place of a void one of the same kind."""
+    """One fault on one agent. Those in reserve run in place of a void one of the same kind, or where a
+    sequential plan wants its next stage."""
 
     id: str
     fault: str
@@ -133,6 +135,9 @@ def make_plan(
     hosts = tuple(host.name for host in fleet.workers)
     agents = tuple(_member(agent) for agent in fleet.agents)
     chance = random.Random(f"{seed}/plan")
+    between = random.Random(f"{seed}/hosts")
+    host_faults = _host_order(planned, hosts, between)
+    switches = _switch_order(planned, hosts, between)
     return RunPlan(
         profile=profile,
         seed=seed,
@@ -147,6 +152,9 @@ def make_plan(
         catalogue=catalogue,
         faults=_fault_order(planned, agents, chance),
         registrations=_registration_order(planned, hosts, chance, seed),
+        host_faults=host_faults,
+        switches=switches,
+        registers=_register_agents(agents, between) if host_faults or switches else (),
     )
 
 
@@ -190,6 +198,7 @@ def _member(agent: AgentSpec) -> Member:
         criticality=agent.criticality.value,
         depends_on=agent.depends_on,
         faults=agent.handler is not None,
+        standby=agent.standby,
     )
 
 
@@ -198,7 +207,7 @@ def _criterion(
 ) -> model.PlannedCriterion:
     blocks = 1
     for block in plan.blocks:
-        blocks *= {"host": len(hosts), "fault": len(FAULT_KINDS)}[block]
+        blocks *= {"host": len(hosts), "fault": len(KINDS.get(entry.id, ("one",)))}[block]
     each = len(agents) if entry.estimator is Estimator.CENSUS else plan.n
     n = None if each is None else each * blocks
     return model.PlannedCriterion(
@@ -211,29 +220,103 @@ def _criterion(
         coverage=plan.coverage,
         confidence=plan.confidence,
         statistic=entry.statistic,
+        stages=tuple(
+            model.Stage(n=stage.n, passes_at=stage.pass_at_most, fails_at=stage.fail_from)
+            for stage in plan.stages
+        ),
+        alpha=None if plan.confidence is None else round(1.0 - plan.confidence, 12),
+        beta=None if plan.confidence is None else plan.beta,
+        error_shared=_sharing(entry, plan, blocks),
         workload=f"{load.workload}, {load.per_s:g} operations/s on each host" if plan.needs_load else None,
-        fault=_FAULT_TEXT.get(entry.id),
+        fault=fault_text(entry.id),
     )
 
 
-FAULT_KINDS = ("crash", "hang")
-SIGNALS = {"crash": "KILL", "hang": "STOP"}
-_CRASH, _HANG = "SIGKILL of an agent's process", "SIGSTOP of an agent's process"
-_FAULT_TEXT = {
-    "SD-6": f"{_CRASH}; {_HANG}",
-    "RL-3": _CRASH,
-    "RL-3.detect": _CRASH,
-    "RL-3.failover": _CRASH,
-    "RL-3.validate": _CRASH,
-    "RL-3.hang": _HANG,
+AGENT_FAULTS = ("crash", "hang", "errors", "slow")
+HOST_FAULTS = ("host-kill", "host-freeze", "host-cut")
+"""Losses of a whole host: all its processes killed, all stopped, all its packets lost."""
+SIGNALS = {"crash": "KILL", "hang": "STOP", "errors": "call", "slow": "call"}
+SAFETY_FAULTS = (
+    "host-cut-out",
+    "host-cut-in",
+    "link-cut",
+    "witness-cut",
+    "witness-kill",
+    "witness-link-cut",
+    "hostd-freeze",
+    "gateway-kill",
+    "both-restart",
+)
+"""What else happens between hosts: judged by safety and by service returning, not by a time limit."""
+REGISTER_AGENTS = 6
+_CRASHES, _HANGS, _SERVICES = ("crash",), ("hang",), ("errors", "slow")
+_SWITCHES = ("switchover",)
+KINDS: dict[str, tuple[str, ...]] = {
+    "SD-6": (*_CRASHES, *_HANGS),
+    "RL-3": _CRASHES,
+    "RL-3.detect": _CRASHES,
+    "RL-3.failover": _CRASHES,
+    "RL-3.validate": _CRASHES,
+    "RL-3.hang": _HANGS,
+    "RL-4": _SERVICES,
+    "RL-4.detect": _SERVICES,
+    "RL-4.failover": _SERVICES,
+    "RL-4.reroute": _SERVICES,
+    "RL-5": HOST_FAULTS,
+    "RL-5.detect": HOST_FAULTS,
+    "RL-5.failover": HOST_FAULTS,
+    "RL-5.state": HOST_FAULTS,
+    "RL-8.faults": (*HOST_FAULTS, *SAFETY_FAULTS),
+    "RL-7.switchover": _SWITCHES,
 }
-_NEEDS_FAULT = {
-    "crash": ("SD-6", "RL-3", "RL-3.detect", "RL-3.failover", "RL-3.validate"),
-    "hang": ("SD-6", "RL-3.hang"),
+"""The kinds of trial that a criterion is about."""
+_WORDS = {
+    "crash": "SIGKILL of an agent's process",
+    "hang": "SIGSTOP of an agent's process",
+    "errors": "every call of an agent fails",
+    "slow": "no call of an agent ends in time",
+    "host-kill": "SIGKILL of every process of a host",
+    "host-freeze": "every process of a host stopped",
+    "host-cut": "every packet of a host lost",
+    "switchover": "none: planned",
 }
+
+
+def fault_text(criterion_id: str) -> str | None:
+    """The faults that a criterion is about, in words; None where there is none."""
+    kinds = KINDS.get(criterion_id)
+    return None if kinds is None else "; ".join(_WORDS.get(kind, kind) for kind in kinds)
+
+
+def trials_of(criterion_id: str, plan: ProfilePlan, n: int | None) -> dict[str, int]:
+    """How many trials of each kind make `n` for a criterion: of each kind, where kinds are blocks."""
+    kinds = KINDS.get(criterion_id, ())
+    if not kinds or not n:
+        return {}
+    if "fault" in plan.blocks:
+        return dict.fromkeys(kinds, n)
+    return {kind: n // len(kinds) + (at < n % len(kinds)) for at, kind in enumerate(kinds)}
+
+
+def _wanted(planned: Mapping[str, ProfilePlan], *, at_most: bool = False) -> dict[str, int]:
+    """How many trials of each kind the whole plan needs, to begin with or in its last stage."""
+    wanted: dict[str, int] = {}
+    for name, plan in planned.items():
+        for kind, n in trials_of(name, plan, plan.most if at_most else plan.n).items():
+            wanted[kind] = max(wanted.get(kind, 0), n)
+    return wanted
+
+
+def _sharing(entry: CatalogueEntry, plan: ProfilePlan, blocks: int) -> str | None:
+    """How several blocks share one error; None where there is but one."""
+    if blocks < 2 or not plan.blocks:
+        return None
+    return f"each of {blocks} blocks has to pass with all of it, so that the whole errs no more often"
 
 
 def _allowed(entry: CatalogueEntry, plan: ProfilePlan) -> int | None:
+    if plan.stages:
+        return plan.stages[0].pass_at_most
     if entry.estimator is Estimator.QUANTILE and plan.n and plan.coverage and plan.confidence:
         from verification.statistics import allowed_exceedances
 
@@ -247,12 +330,14 @@ def _fault_order(
     population = [agent for agent in agents if agent.faults]
     trials: list[FaultTrial] = []
     reserve: list[FaultTrial] = []
-    for fault in FAULT_KINDS:
-        n = max((planned[name].n or 0 for name in _NEEDS_FAULT[fault] if name in planned), default=0)
+    wanted, limits = _wanted(planned), _wanted(planned, at_most=True)
+    for fault in AGENT_FAULTS:
+        n = wanted.get(fault, 0)
         if n == 0 or not population:
             continue
-        spare = max(3, round(n * RESERVE_SHARE))
-        for number, agent in enumerate(_drawn(population, n + spare, chance)):
+        most = limits[fault]
+        spare = max(3, round(most * RESERVE_SHARE))
+        for number, agent in enumerate(_drawn(population, most + spare, chance)):
             trial = FaultTrial(
                 id=f"{fault}-{number:03d}",
                 fault=fault,
@@ -265,10 +350,48 @@ def _fault_order(
     return (*trials, *reserve)
 
 
+def _host_order(
+    planned: Mapping[str, ProfilePlan], hosts: Sequence[str], chance: random.Random
+) -> tuple[HostTrial, ...]:
+    """Kinds in random order within rounds, so that every stretch of the run holds them in proportion."""
+    if len(hosts) < 2:
+        return ()
+    placed: list[tuple[float, HostTrial]] = []
+    reserve: list[HostTrial] = []
+    wanted = _wanted(planned)
+    for fault in (*HOST_FAULTS, *SAFETY_FAULTS):
+        n = wanted.get(fault, 0)
+        spare = max(2, round(n * RESERVE_SHARE)) if n and fault in HOST_FAULTS else 0
+        offset = chance.random()
+        for number in range(n + spare):
+            trial = HostTrial(id=f"{fault}-{number:03d}", fault=fault, reserve=number >= n)
+            if trial.reserve:
+                reserve.append(trial)
+            else:
+                placed.append(((number + offset) / n, trial))
+    placed.sort(key=lambda item: item[0])
+    return (*(trial for _, trial in placed), *reserve)
+
+
+def _switch_order(
+    planned: Mapping[str, ProfilePlan], hosts: Sequence[str], chance: random.Random
+) -> tuple[SwitchTrial, ...]:
+    n = _wanted(planned).get("switchover", 0) if len(hosts) > 1 else 0
+    homes = [hosts[i % len(hosts)] for i in range(n)]
+    chance.shuffle(homes)
+    return tuple(SwitchTrial(id=f"switchover-{i:03d}", home=home) for i, home in enumerate(homes))
+
+
+def _register_agents(agents: Sequence[Member], chance: random.Random) -> tuple[str, ...]:
+    """Agents that another host can take over, in proportion to home and criticality."""
+    population = [agent for agent in agents if agent.faults and agent.standby is not None]
+    return tuple(agent.name for agent in _drawn(population, min(REGISTER_AGENTS, len(population)), chance))
+
+
 def _drawn(population: Sequence[Member], n: int, chance: random.Random) -> list[Member]:
     """`n` agents at random, blocked by host and criticality: every stretch holds the blocks in proportion."""
     drawn: list[Member] = []
-    while len(drawn) < n:
+    while population and len(drawn) < n:
         strata: dict[tuple[str, str], list[Member]] = {}
         for agent in population:
             strata.setdefault((agent.home, agent.criticality), []).append(agent)
