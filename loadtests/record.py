@@ -24,7 +24,7 @@ class Kind(StrEnum):
     INFO = "info"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of `history/*.jsonl`. `time_ns` is CLOCK_BOOTTIME, the same for all processes of a machine."""
 
     process: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -36,8 +38,7 @@ class Note:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True, gc=False):
     """An invocation with its completion, or without one when the history ends before it."""
 
     invoke: Record
@@ -63,8 +64,7 @@ class Operation:
         return None if self.completion is None else Completed(self.invoke, self.completion)
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, gc=False):
     """An invocation and its completion."""
 
     invoke: Record
@@ -112,94 +112,133 @@ class History:
     @classmethod
     def of_records(cls, records: Iterable[Record], source: str = "memory") -> History:
         """A history from records that are at hand. Raises HistoryError."""
-        operations, notes = _pair(((f"{source}:{n}", r) for n, r in enumerate(records, 1)))
-        return cls(operations=operations, notes=notes, sources=(source,))
+        operations, notes = _pair(enumerate(records, 1), source)
+        return cls(operations=tuple(operations), notes=tuple(notes), sources=(source,))
 
     @classmethod
-    def read(cls, run_folder: Path) -> History:
-        """All of `history/*.jsonl` of a run. Raises HistoryError when corrupt; a cut last line is a note."""
+    def read(cls, run_folder: Path, leave_out: str | None = None) -> History:
+        """All of `history/*.jsonl` of a run, except for files whose names match the pattern `leave_out`.
+
+        Raises HistoryError when corrupt; a cut last line is a note. A million records take some 300 MB: what
+        many records say alike (names, hosts, empty values) is kept once.
+        """
         operations: list[Operation] = []
         notes: list[Note] = []
         sources: list[str] = []
-        for path in sorted((run_folder / "history").glob("*.jsonl")):
-            source = f"history/{path.name}"
-            lines, cut = _decode(path, source)
-            paired, odd = _pair(lines)
-            operations.extend(paired)
-            notes.extend(cut)
-            notes.extend(odd)
-            sources.append(source)
+        with _no_collection():
+            for path in sorted((run_folder / "history").glob("*.jsonl")):
+                if leave_out is not None and path.match(leave_out):
+                    continue
+                source = f"history/{path.name}"
+                with open(path, "rb") as file:
+                    found, odd = _pair(_decode(file, source, notes), source)
+                operations += found
+                notes += odd
+                sources.append(source)
         return cls(operations=tuple(operations), notes=tuple(notes), sources=tuple(sources))
 
 
 _DECODER = msgspec.json.Decoder(Record)
+_NULL = msgspec.Raw(b"null")
 
 
-def _decode(path: Path, source: str) -> tuple[list[tuple[str, Record]], list[Note]]:
-    data = path.read_bytes()
-    notes: list[Note] = []
-    whole, newline, rest = data.rpartition(b"\n")
-    if rest:
-        notes.append(Note(source, f"the last line is cut short ({len(rest)} bytes) and was left out"))
-    records: list[tuple[str, Record]] = []
-    for number, line in enumerate(whole.split(b"\n") if newline else (), 1):
-        where = f"{source}:{number}"
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the collector of cycles: records have none, and it would walk through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _decode(file: Iterable[bytes], source: str, notes: list[Note]) -> Iterator[tuple[int, Record]]:
+    """The records of a file with their line numbers; a cut last line goes to `notes`."""
+    once: dict[str | None, str | None] = {}
+    values: dict[bytes, msgspec.Raw] = {}
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n"):
+            notes.append(Note(source, f"the last line is cut short ({len(line)} bytes) and was left out"))
+            return
         try:
-            records.append((where, _DECODER.decode(line)))
+            record = _DECODER.decode(line)
         except msgspec.MsgspecError as error:
             raise HistoryError(
-                where, f"not a record of history ({error})", "restore the file or repeat the run"
+                f"{source}:{number}",
+                f"not a record of history ({error})",
+                "restore the file or repeat the run",
             ) from error
-    return records, notes
+        value = bytes(record.value)
+        yield (
+            number,
+            Record(
+                process=once.setdefault(record.process, record.process) or "",
+                type=record.type,
+                f=once.setdefault(record.f, record.f) or "",
+                key=once.setdefault(record.key, record.key),
+                value=_NULL if value == b"null" else values.get(value) or _kept(values, value),
+                time_ns=record.time_ns,
+                clock=once.setdefault(record.clock, record.clock) or "",
+                host=once.setdefault(record.host, record.host),
+                epoch=record.epoch,
+            ),
+        )
 
 
-def _pair(records: Iterable[tuple[str, Record]]) -> tuple[tuple[Operation, ...], tuple[Note, ...]]:
+MANY = 4096
+
+
+def _kept(values: dict[bytes, msgspec.Raw], value: bytes) -> msgspec.Raw:
+    """A value of its own, remembered for the next record that says the same, as long as they are few."""
+    raw = msgspec.Raw(value)
+    if len(values) < MANY:
+        values[value] = raw
+    return raw
+
+
+def _pair(records: Iterable[tuple[int, Record]], source: str) -> tuple[list[Operation], list[Note]]:
     """Puts completions to their invocations: by process, because a process has one operation in flight."""
     notes: list[Note] = []
     done: list[Operation | None] = []
-    open_at: dict[str, int] = {}
-    invoked: list[Record] = []
+    open_at: dict[str, tuple[int, Record]] = {}
     last: dict[str, Record] = {}
-    for where, record in records:
-        if last.get(record.process) == record:
-            notes.append(Note(where, "the same record stands twice; it counts once"))
+
+    def broken(number: int, what: str, mend: str = "restore the file or repeat the run") -> HistoryError:
+        return HistoryError(f"{source}:{number}", what, mend)
+
+    for number, record in records:
+        process = record.process
+        if last.get(process) == record:
+            notes.append(Note(f"{source}:{number}", "the same record stands twice; it counts once"))
             continue
-        last[record.process] = record
+        last[process] = record
         if record.type is Kind.INVOKE:
-            if record.process in open_at:
-                raise HistoryError(
-                    where,
-                    f"process {record.process} begins {record.f} while its last operation is in flight",
-                    "restore the file or repeat the run",
+            if process in open_at:
+                raise broken(
+                    number, f"process {process} begins {record.f} while its last operation is in flight"
                 )
-            open_at[record.process] = len(done)
+            open_at[process] = len(done), record
             done.append(None)
-            invoked.append(record)
             continue
-        index = open_at.pop(record.process, None)
-        if index is None:
-            raise HistoryError(
-                where,
-                f"process {record.process} completes {record.f} that it never began",
-                "restore the file or repeat the run",
-            )
-        begun = invoked[index]
-        if (begun.f, begun.key) != (record.f, record.key):
-            raise HistoryError(
-                where,
-                f"process {record.process} began {begun.f} {begun.key} and completes {record.f} {record.key}",
-                "restore the file or repeat the run",
+        index, begun = open_at.pop(process, (-1, record))
+        if index < 0:
+            raise broken(number, f"process {process} completes {record.f} that it never began")
+        if begun.f != record.f or begun.key != record.key:
+            raise broken(
+                number, f"process {process} began {begun.f} {begun.key} and completes {record.f} {record.key}"
             )
         if record.time_ns < begun.time_ns:
-            raise HistoryError(
-                where,
-                f"{record.f} of {record.process} ends before it begins",
+            raise broken(
+                number,
+                f"{record.f} of {process} ends before it begins",
                 "repeat the run; its clock went back",
             )
         done[index] = Operation(begun, record)
-    for index in open_at.values():
-        done[index] = Operation(invoked[index], None)
-    return tuple(operation for operation in done if operation is not None), tuple(notes)
+    for index, begun in open_at.values():
+        done[index] = Operation(begun, None)
+    return [operation for operation in done if operation is not None], notes
 
 
 class Journal:

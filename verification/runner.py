@@ -187,6 +187,7 @@ async def _bench(
         prometheus=journals["prometheus"],
         journal=journal,
         progress=progress,
+        folder=folder.path,
     )
 
 

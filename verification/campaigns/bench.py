@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from infra.substrates.base import Substrate
 from loadtests.record import Kind, Record, now_ns, raw
-from verification.history import Journal
+from verification.history import History, Journal
 from verification.links import LinkError, ProbeLink
 from verification.plan import RunPlan
 from verification.progress import Progress
@@ -23,6 +24,11 @@ class Bench:
     prometheus: Journal
     journal: Journal
     progress: Progress
+    folder: Path
+
+    def history(self) -> History:
+        """What probes and harness have written so far, the load's records left out. Raises HistoryError."""
+        return History.read(self.folder, leave_out="load-*.jsonl")
 
     def note(self, what: str, **facts: str) -> None:
         """Writes down what the harness does, on disk before it is done."""

@@ -12,6 +12,7 @@ from loadtests.protocol import Arm, Call, Events, FaultPlan, Release, Watch
 from loadtests.record import Kind, Record, now_ns, raw
 from verification.campaigns.bench import Bench, require
 from verification.campaigns.tracker import Tracker
+from verification.looks import wanted
 from verification.plan import SIGNALS, FaultTrial, touches
 
 SLOTS = 3
@@ -43,11 +44,33 @@ class Faults:
         self._slowest_ms = {"crash": 0.0, "hang": 0.0}
 
     async def run(self) -> None:
-        """Runs them all: in the plan's order, as far as they do not touch one another."""
-        total = len(self._waiting)
-        self._bench.progress.phase("crashes and hangs of agents", total)
+        """Runs them in the plan's order, as far as they do not touch one another, stage by stage."""
+        self._bench.progress.phase("crashes and hangs of agents", len(self._waiting))
         for host, probe in self._bench.probes.items():
             require((await probe.ask(Events())).error, host)
+        await self._all_waiting()
+        while more := await self._next_stage():
+            self._bench.progress.phase("crashes and hangs of agents, next stage", self._done + more)
+            await self._all_waiting()
+
+    async def _next_stage(self) -> int:
+        """Takes what the plan's next look wants from the reserve; answers with how many trials that are."""
+        plan = self._bench.plan
+        if not any(plan.rule(planned.id).stages for planned in plan.criteria):
+            return 0
+        kinds = tuple(dict.fromkeys(trial.fault for trial in plan.faults))
+        more = await asyncio.to_thread(lambda: wanted(plan, self._bench.history(), kinds))
+        taken = 0
+        for kind, count in more.items():
+            spare = [trial for trial in self._reserve if trial.fault == kind][:count]
+            self._bench.note("next stage", fault=kind, trials=str(len(spare)))
+            for trial in spare:
+                self._reserve.remove(trial)
+                self._waiting.append(trial)
+            taken += len(spare)
+        return taken
+
+    async def _all_waiting(self) -> None:
         try:
             while self._waiting or self._running:
                 self._start_admissible()
