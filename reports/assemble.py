@@ -19,7 +19,7 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
     planned_ids = frozenset(plans)
     planned_rows = frozenset(row_of(name) for name in plans)
     comparison = compare(earlier, results) if earlier is not None else None
-    regressions = comparison.regressions if comparison is not None else ()
+    regressions = comparison.regressions if comparison is not None and comparison.accepted else ()
     categories = tuple(grading.score_category(c, rows, planned_rows) for c in files.plan.categories)
     coverage = grading.coverage_of(rows, planned_ids)
     gate = grading.judge_gate(
@@ -46,6 +46,8 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
         deviations=files.verdicts.deviations,
         instruments=files.verdicts.instruments,
         projections=files.verdicts.projections,
+        selftest=files.selftest,
+        notes=files.notes,
         grading_rule=grading.RULE,
     )
 
@@ -97,6 +99,8 @@ def _criterion(
         plan=plan,
         previous=before.verdict if before is not None else None,
         previous_estimate=before.estimate if before is not None else None,
+        previous_bound=before.bound if before is not None else None,
+        previous_n=before.n if before is not None else None,
     )
 
 

@@ -94,6 +94,14 @@ def count(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
 
 
+def age(days: float) -> str:
+    """Days as a person says them: `3 hours`, `1 day`, `12 days`."""
+    if days < 2:
+        hours = round(days * 24)
+        return "less than an hour" if hours == 0 else plural(hours, "hour")
+    return plural(round(days), "day")
+
+
 def relation(direction: Direction | None) -> str:
     return _RELATION[direction] if direction is not None else ""
 

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import msgspec
 
-from reports.model import REPORT_SCHEMA, Comparison, CriterionResult, Regression, Report, Run, Verdict
-from reports.store import RunError
+from reports.model import (
+    REPORT_SCHEMA,
+    Comparison,
+    CriterionResult,
+    Regression,
+    Report,
+    Run,
+    RunState,
+    Verdict,
+)
+from reports.store import RunError, schema_of
 
 
 def reports_in(out: Path) -> Iterator[Report]:
@@ -30,7 +39,15 @@ def read(folder: Path) -> Report:
     """The report of a rendered run. Raises `RunError` when there is none or it is damaged."""
     path = folder / "report.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        raw = path.read_bytes()
+        found = schema_of(raw)
+        if found not in {None, REPORT_SCHEMA}:
+            raise RunError(
+                str(path),
+                f"is {found!r}; this version reads {REPORT_SCHEMA}",
+                "use the version that wrote it",
+            )
+        return msgspec.json.decode(raw, type=Report)
     except FileNotFoundError:
         raise RunError(str(path), "is missing", f"render it with `threenines report {folder.name}`") from None
     except OSError as error:
@@ -41,24 +58,34 @@ def read(folder: Path) -> Report:
 
 
 def previous(run: Run, out: Path) -> Report | None:
-    """The last accepted report before `run`: same profile and environment, passed, started earlier.
+    """The report that `run` stands beside: of an earlier run of the same profile and environment.
 
-    Synthetic runs are compared with synthetic runs only.
+    The last accepted one; where none was accepted, the newest that came to its end and counts. Synthetic runs
+    are compared with synthetic runs only.
     """
+    newest: Report | None = None
     for report in reports_in(out):
-        other = report.run
-        same = (other.profile, other.environment, other.synthetic) == (
-            run.profile,
-            run.environment,
-            run.synthetic,
-        )
-        if same and report.verdict is Verdict.PASS and other.started < run.started and other.id != run.id:
+        if not _comparable(report.run, run):
+            continue
+        if report.verdict is Verdict.PASS:
             return report
-    return None
+        counts = report.verdict not in {Verdict.VOID, Verdict.NOT_MEASURED}
+        if newest is None and counts and report.run.state is RunState.FINISHED:
+            newest = report
+    return newest
+
+
+def _comparable(other: Run, run: Run) -> bool:
+    same = (other.profile, other.environment, other.synthetic) == (
+        run.profile,
+        run.environment,
+        run.synthetic,
+    )
+    return same and other.started < run.started and other.id != run.id
 
 
 def compare(earlier: Report, now: Mapping[str, CriterionResult]) -> Comparison:
-    """What passed in `earlier` and fails in `now` (by id), and what failed or was open and passes."""
+    """What passed in `earlier` and fails in `now` (by id), and what failed and passes."""
     before = {c.id: c for c in earlier.criteria}
     regressions = tuple(
         Regression(id=name, title=result.title)
@@ -70,4 +97,10 @@ def compare(earlier: Report, now: Mapping[str, CriterionResult]) -> Comparison:
         for name, result in now.items()
         if result.verdict is Verdict.PASS and name in before and before[name].verdict is Verdict.FAIL
     )
-    return Comparison(run=earlier.run.id, ended=earlier.run.ended, regressions=regressions, mended=mended)
+    return Comparison(
+        run=earlier.run.id,
+        ended=earlier.run.ended,
+        regressions=regressions,
+        mended=mended,
+        accepted=earlier.verdict is Verdict.PASS,
+    )

@@ -23,7 +23,7 @@ def render(report: Report) -> str:
     lines += [
         f"{escape(answer.detail)} {escape(words.scope(report))}",
         "",
-        f"**Can we release?** {answer.release} {escape(answer.release_detail)}",
+        f"**Can we release?** {answer.release}. {escape(answer.release_detail)}",
         "",
     ]
     lines += _to_do(report)

@@ -417,6 +417,8 @@ class Criterion(CriterionResult, frozen=True, kw_only=True):
     previous: Verdict | None = None
     """Its verdict in the run that this one is compared with."""
     previous_estimate: float | None = None
+    previous_bound: float | None = None
+    previous_n: int | None = None
 
 
 class CategoryScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -473,12 +475,17 @@ class Regression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The earlier run that stands beside this one."""
+    """The earlier run that stands beside this one: the last accepted one of its profile and environment.
+
+    Where none was accepted yet it is the newest that came to its end: `accepted` is then false, and what its
+    `regressions` list fails nothing.
+    """
 
     run: str
     ended: str | None
     regressions: tuple[Regression, ...]
     mended: tuple[str, ...]
+    accepted: bool = True
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -498,6 +505,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     instruments: tuple[InstrumentError, ...] = ()
     projections: tuple[Projection, ...] = ()
     selftest: SelfTest | None = None
+    notes: tuple[str, ...] = ()
+    """What the rendering has to say: files beside the run that could not be used."""
     grading_rule: tuple[str, ...] = ()
     schema: str = REPORT_SCHEMA
 

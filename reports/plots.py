@@ -16,14 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from reports import alt, figures
-from reports.model import Criterion, Lines, Quantiles, Samples, Series, TimeLine
-from reports.svg import ACCENT, BAD, INK, MUTED, SERIES, svg
+from reports import alt, figures, strips
+from reports.model import Criterion, Lines, Outages, Quantiles, Samples, Series, TimeLine
+from reports.svg import ACCENT, BAD, INK, MUTED, SERIES, label, svg
 
 _MARKERS = ("o", "^", "s", "D")
 _HEIGHT_IN = 2.9
 _MOST_DOTS = 800
-_MOST_LETTERS = 34
 _THINNEST_BAR = 0.012
 
 
@@ -34,16 +33,24 @@ class Plot:
     svg: str
     caption: str
     alt: str
+    note: str = ""
+    """A sentence below the drawing: what a test says about it."""
 
 
 def draw(series: Sequence[Series], criterion: Criterion | None, prefix: str) -> tuple[Plot, ...]:
     """All plots of one criterion. `prefix` keeps the ids of several drawings on one page apart."""
     plots: list[Plot] = []
 
-    def add(caption: str, told: str, paint: Callable[[Figure], None], height_in: float = _HEIGHT_IN) -> None:
+    def add(
+        caption: str,
+        told: str,
+        paint: Callable[[Figure], None],
+        height_in: float = _HEIGHT_IN,
+        note: str = "",
+    ) -> None:
         told = figures.printable(told)
         drawing = svg(paint, f"{prefix}-{len(plots)}", told, height_in)
-        plots.append(Plot(drawing, caption, told))
+        plots.append(Plot(drawing, caption, told, figures.printable(note)))
 
     curves = [s for s in series if isinstance(s, Quantiles) and len(s.values) > 1]
     for title in dict.fromkeys(s.title for s in curves):
@@ -55,10 +62,17 @@ def draw(series: Sequence[Series], criterion: Criterion | None, prefix: str) -> 
                 told = alt.of_samples(one, criterion)
                 name = "" if criterion is not None and one.title == criterion.title else f"{one.title}: "
                 add(_capital(f"{name}distribution"), told, partial(_distribution, one, criterion))
-                add(_capital(f"{name}in the order run"), told, partial(_run_order, one, criterion))
+                order = f"{told} {alt.of_run_order(one)}".strip()
+                add(
+                    _capital(f"{name}in the order run"),
+                    order,
+                    partial(_run_order, one, criterion),
+                    note=alt.of_run_order(one),
+                )
             case TimeLine() if one.phases:
-                height = 1.0 + 0.34 * len(one.phases) + (0.22 * len(one.marks))
-                add(one.title, alt.of_timeline(one), partial(_timeline, one), height)
+                add(one.title, alt.of_timeline(one), partial(strips.time_line, one), strips.height_in(one))
+            case Outages() if one.watched_s > 0:
+                add(one.title, alt.of_outages(one), partial(strips.outages, one), strips.OUTAGES_HEIGHT_IN)
             case Lines() if one.lines and one.at_s:
                 add(one.title, alt.of_lines(one), partial(_lines, one, criterion))
             case _:
@@ -88,7 +102,7 @@ def _distribution(samples: Samples, criterion: Criterion | None, figure: Figure)
     axes.set_axisbelow(True)
     for guide in guides:
         axes.axvline(
-            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=label(guide.label)
         )
     _pad(axes, values, guides, log, axis="x")
     _legend(axes)
@@ -121,13 +135,13 @@ def _run_order(samples: Samples, criterion: Criterion | None, figure: Figure) ->
             markeredgewidth=0,
             color=SERIES[position],
             alpha=0.85,
-            label=_label(name) if name else None,
+            label=label(name) if name else None,
         )
     if lost:
         axes.plot(lost, [ceiling] * len(lost), linestyle="none", marker="x", color=BAD, label="timed out")
     for guide in guides:
         axes.axhline(
-            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=label(guide.label)
         )
     _value_axis(axes.yaxis, axes.set_yscale, samples.unit, log)
     _whole(axes.xaxis)
@@ -152,12 +166,12 @@ def _quantiles(curves: Sequence[Quantiles], criterion: Criterion | None, figure:
             curve.values,
             color=colour,
             linewidth=1.8,
-            label=_label(curve.group) if curve.group else None,
+            label=label(curve.group) if curve.group else None,
             linestyle=("-", "--")[position % 2],
         )
     for guide in guides:
         axes.axhline(
-            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=label(guide.label)
         )
     ticks = [q for q in (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if q <= most]
     axes.xaxis.set_major_locator(FixedLocator([_nines(q) for q in ticks]))
@@ -172,51 +186,6 @@ def _quantiles(curves: Sequence[Quantiles], criterion: Criterion | None, figure:
     _legend(axes)
 
 
-def _timeline(line: TimeLine, figure: Figure) -> None:
-    axes = figure.add_subplot()
-    rows = len(line.phases)
-    ends = [p.end_ms for p in line.phases] + [m.at_ms for m in line.marks]
-    begin, end = min([p.start_ms for p in line.phases] + [m.at_ms for m in line.marks]), max(ends)
-    span = (end - begin) or 1.0
-    for row, phase in enumerate(line.phases):
-        width = phase.end_ms - phase.start_ms
-        axes.barh(
-            row, max(width, span * 0.004), left=phase.start_ms, height=0.5, color=SERIES[row % len(SERIES)]
-        )
-        right = phase.end_ms <= begin + span * 0.62
-        axes.annotate(
-            f"{_label(phase.name)}  {figures.duration(width)}",
-            (phase.end_ms if right else phase.start_ms, row),
-            xytext=(5 if right else -5, 0),
-            textcoords="offset points",
-            va="center",
-            ha="left" if right else "right",
-        )
-    for position, mark in enumerate(line.marks):
-        height = rows + position * 0.62
-        right = mark.at_ms <= begin + span * 0.62
-        axes.plot([mark.at_ms] * 2, [-0.6, height], color=MUTED, linewidth=0.8, linestyle=":")
-        axes.annotate(
-            f"{_label(mark.name)}  {figures.duration(mark.at_ms)}",
-            (mark.at_ms, height),
-            xytext=(5 if right else -5, 0),
-            textcoords="offset points",
-            va="center",
-            ha="left" if right else "right",
-            color=MUTED,
-        )
-        axes.plot([mark.at_ms], [height], marker="o", markersize=3.5, color=INK, linestyle="none")
-    axes.set_ylim(rows - 0.3 + len(line.marks) * 0.62, -0.7)
-    axes.set_xlim(begin - span * 0.02, end + span * 0.05)
-    axes.yaxis.set_visible(False)
-    axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: figures.duration(x)))
-    axes.set_xlabel("since the fault")
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-
-
 def _lines(chart: Lines, criterion: Criterion | None, figure: Figure) -> None:
     axes = figure.add_subplot()
     for position, line in enumerate(chart.lines[: len(SERIES)]):
@@ -228,14 +197,14 @@ def _lines(chart: Lines, criterion: Criterion | None, figure: Figure) -> None:
             color=SERIES[position],
             linewidth=1.6,
             linestyle=style,
-            label=_label(line.name),
+            label=label(line.name),
         )
     for mark in chart.marks:
         axes.axvline(mark.at_ms / 1000, color=MUTED, linewidth=0.9, linestyle=":")
     if criterion is not None and criterion.target is not None and criterion.unit == chart.unit:
         guide = _guides(criterion)[0]
         axes.axhline(
-            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=_label(guide.label)
+            guide.value, color=guide.colour, linestyle=guide.style, linewidth=1.6, label=label(guide.label)
         )
     axes.set_xlabel("seconds since the start")
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -243,7 +212,7 @@ def _lines(chart: Lines, criterion: Criterion | None, figure: Figure) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.quantity(y, chart.unit)))
     else:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.number(y)))
-        axes.set_ylabel(_label(chart.unit))
+        axes.set_ylabel(label(chart.unit))
     if not any(v is not None and v < 0 for line in chart.lines for v in line.values):
         axes.set_ylim(bottom=0)
     axes.grid(axis="y")
@@ -360,12 +329,6 @@ def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         part = points[start:stop]
         kept.extend({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
     return sorted(kept)
-
-
-def _label(text: str) -> str:
-    """A label that fits: printable, cut where it is long, never one that matplotlib would hide."""
-    shown = "".join(c if c.isprintable() else " " for c in text).lstrip("_")
-    return shown if len(shown) <= _MOST_LETTERS else shown[: _MOST_LETTERS - 1] + "…"
 
 
 def _legend(axes: Any) -> None:

@@ -1,4 +1,4 @@
-"""Render a run: read its directory, grade it, write report.json, report.html, report.md and junit.xml."""
+"""Render a run: read its directory, grade it, write report.json and the views of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import assemble, figures, grading, history, junit, markdown, store, words
+from reports import annotation, assemble, figures, grading, history, junit, markdown, metrics, store, words
 from reports.model import Criterion, Report, Series, SeriesFile, Verdict
 from reports.store import RunError
 
@@ -20,12 +20,13 @@ RUN_WIDE = "run"
 
 
 def render(folder: Path) -> Report:
-    """Write the four reports of the run in `folder` and let `latest` point to the newest run beside it.
+    """Write the reports of the run in `folder` and let `latest` point to the newest run beside it.
 
     Raises `RunError` for a directory that is missing, cut short, damaged or contradicts itself. The same
     files give the same bytes.
     """
     files = store.load(folder)
+    store.check_unique(folder)
     report = assemble.assemble(files, history.previous(files.run, folder.parent))
     encoded = assemble.encode(report)
     validate(encoded, folder / "report.json")
@@ -33,6 +34,8 @@ def render(folder: Path) -> Report:
         "report.html": page(report, files.series).encode(),
         "report.md": markdown.render(report).encode(),
         "junit.xml": junit.render(report),
+        "metrics.prom": metrics.render(report),
+        "annotation.json": annotation.render(report),
     }
     for name, content in pages.items():
         store.write(folder / name, content)
@@ -62,11 +65,20 @@ def _validator() -> jsonschema.Draft202012Validator:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A drawing with its caption, and what a test says about it."""
+
+    drawing: Markup
+    caption: str
+    note: str
+
+
+@dataclass(frozen=True)
 class Certificate:
     """A measured criterion with its drawings (SVG that we made ourselves)."""
 
     criterion: Criterion
-    plots: tuple[tuple[Markup, str], ...]
+    plots: tuple[Drawn, ...]
 
 
 def page(report: Report, series: SeriesFile | None) -> str:
@@ -92,13 +104,16 @@ def page(report: Report, series: SeriesFile | None) -> str:
     )
 
 
-def _drawn(series: list[Series], criterion: Criterion | None, prefix: str) -> tuple[tuple[Markup, str], ...]:
+def _drawn(series: list[Series], criterion: Criterion | None, prefix: str) -> tuple[Drawn, ...]:
     if not series:
         return ()
     from reports.plots import draw  # matplotlib: half a second, and only needed where there are data
 
     # Markup: `reports.svg` made it and escaped every label in it.
-    return tuple((Markup(p.svg), p.caption) for p in draw(series, criterion, prefix))  # noqa: S704
+    return tuple(
+        Drawn(Markup(p.svg), p.caption, p.note)  # noqa: S704
+        for p in draw(series, criterion, prefix)
+    )
 
 
 def _shown(value: object) -> object:
@@ -119,6 +134,8 @@ def _environment() -> Environment:
         quantity=figures.quantity,
         share=figures.share,
         count=figures.count,
+        number=figures.number,
+        age=figures.age,
         moment=figures.moment,
         target=figures.target,
         plural=figures.plural,

@@ -16,17 +16,20 @@ import msgspec
 from reports.model import (
     PLAN_SCHEMA,
     RUN_SCHEMA,
+    SELFTEST_SCHEMA,
     SERIES_SCHEMA,
     VERDICTS_SCHEMA,
     Plan,
     Run,
+    SelfTest,
     SeriesFile,
     Verdicts,
 )
 
 LATEST = "latest"
+SELFTEST = "selftest.json"
 
-_T = TypeVar("_T", Run, Plan, Verdicts, SeriesFile)
+_T = TypeVar("_T", Run, Plan, Verdicts, SeriesFile, SelfTest)
 
 
 class RunError(Exception):
@@ -50,6 +53,8 @@ class RunFiles:
     verdicts: Verdicts
     series: SeriesFile | None
     plan_intact: bool
+    selftest: SelfTest | None = None
+    notes: tuple[str, ...] = ()
 
 
 def default_out() -> Path:
@@ -95,7 +100,45 @@ def load(folder: Path) -> RunFiles:
     series_path = folder / "series.json"
     series = _read(series_path, SeriesFile, SERIES_SCHEMA) if series_path.is_file() else None
     digest = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()
-    return RunFiles(folder, run, plan, verdicts, series, plan_intact=digest == run.plan_sha256)
+    selftest, notes = _selftest(folder)
+    return RunFiles(
+        folder, run, plan, verdicts, series, digest == run.plan_sha256, selftest=selftest, notes=notes
+    )
+
+
+def _selftest(folder: Path) -> tuple[SelfTest | None, tuple[str, ...]]:
+    """The run's own self-test, else the one beside the runs. A damaged one is told, and no reason to stop."""
+    for path in (folder / SELFTEST, folder.parent / SELFTEST):
+        if path.is_file():
+            try:
+                return _read(path, SelfTest, SELFTEST_SCHEMA), ()
+            except RunError as error:
+                return None, (f"{path.name} {error.what}; run `threenines selftest` again",)
+    return None, ()
+
+
+def check_unique(folder: Path) -> None:
+    """Raises `RunError` when another run beside `folder` has the id of this one."""
+    mine = _identity(folder)
+    for name in run_ids(folder.parent):
+        other = folder.parent / name
+        if name != folder.name and mine is not None and _identity(other) == mine:
+            raise RunError(
+                str(folder / "run.json"),
+                f"has the id {mine} of {other}",
+                "remove or rename the copy, its id in run.json included",
+            )
+
+
+class _Identity(msgspec.Struct):
+    id: str
+
+
+def _identity(folder: Path) -> str | None:
+    try:
+        return msgspec.json.decode((folder / "run.json").read_bytes(), type=_Identity).id
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # whoever loads that run says what is wrong with it
 
 
 def _read(path: Path, kind: type[_T], schema: str) -> _T:
@@ -106,6 +149,11 @@ def _read(path: Path, kind: type[_T], schema: str) -> _T:
         raise RunError(str(path), "is missing: the run was cut short", mend) from None
     except OSError as error:
         raise RunError(str(path), f"cannot be read ({error.strerror})", "look at the file's rights") from None
+    found = schema_of(raw)
+    if found not in {None, schema}:
+        raise RunError(
+            str(path), f"is {found!r}; this version reads {schema}", "use the version that wrote it"
+        )
     try:
         value = msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -113,11 +161,19 @@ def _read(path: Path, kind: type[_T], schema: str) -> _T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         what = "is empty" if not raw.strip() else f"is damaged ({error})"
         raise RunError(str(path), what, "run it again") from None
-    if value.schema != schema:
-        raise RunError(
-            str(path), f"is {value.schema!r}; this version reads {schema}", "use the version that wrote it"
-        )
     return value
+
+
+class _Schema(msgspec.Struct):
+    schema: str | None = None
+
+
+def schema_of(raw: bytes) -> str | None:
+    """The name of the schema that a file says it has; `None` when it says none, or is no JSON object."""
+    try:
+        return msgspec.json.decode(raw, type=_Schema).schema
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # whoever reads the whole of it says what is wrong
 
 
 def write(path: Path, content: bytes) -> None:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID, BAD, ACCENT = "#010203", "#020304", "#030405", "#040506", "#050607"
 SERIES = ("#060708", "#070809", "#08090a", "#090a0b")
 WIDTH_IN = 4.6
+_MOST_LETTERS = 34
 _VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
@@ -69,6 +70,12 @@ def svg(paint: Callable[[Figure], None], prefix: str, alt: str, height_in: float
                 buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
             )
     return _themed(buffer.getvalue(), prefix, alt)
+
+
+def label(text: str) -> str:
+    """A label that fits: printable, cut where it is long, never one that matplotlib would hide."""
+    shown = "".join(c if c.isprintable() else " " for c in text).lstrip("_")
+    return shown if len(shown) <= _MOST_LETTERS else shown[: _MOST_LETTERS - 1] + "…"
 
 
 def _themed(text: str, prefix: str, alt: str) -> str:

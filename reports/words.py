@@ -30,11 +30,11 @@ def answer(report: Report) -> Answer:
     """The first words of a report."""
     match report.release.verdict:
         case Verdict.PASS:
-            release = "Yes."
+            release = "Yes"
         case Verdict.FAIL:
-            release = "No."
+            release = "No"
         case _:
-            release = "Not proven by this run."
+            release = "Not proven"
     return Answer(_headline(report), sentence(report.reason), release, sentence(report.release.reason))
 
 

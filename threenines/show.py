@@ -52,7 +52,7 @@ def show_report(report: Report, folder: Path, console: Console | None = None) ->
     grade = f", grade {report.grade.value}" if report.grade is not None else ""
     head = Text(one_line(f"{answer.headline}{grade}"), style=f"bold {_STYLES[report.verdict]}")
     console.print(Text.assemble(head, one_line(f". {answer.detail} {words.scope(report)}")), soft_wrap=True)
-    console.print(Text(one_line(f"Release: {answer.release} {answer.release_detail}")), soft_wrap=True)
+    console.print(Text(one_line(f"Release: {answer.release}. {answer.release_detail}")), soft_wrap=True)
     if report.run.synthetic:
         console.print(Text("Made-up data: a test fixture, not a run.", style="yellow"))
     console.print(Text(_near(folder / "report.html")), soft_wrap=True)

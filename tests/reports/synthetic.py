@@ -19,19 +19,29 @@ from reports.model import (
     Deviation,
     Direction,
     Evidence,
-    Instrument,
+    FaultRate,
+    Gap,
+    InstrumentError,
+    Level,
     Line,
     Lines,
     Mark,
+    OutageEpisode,
+    Outages,
     Phase,
     Plan,
     PlannedCriterion,
+    Projection,
     Quantiles,
     Run,
+    RunOrder,
     RunState,
     Samples,
+    SelfTest,
+    SelfTestRate,
     Series,
     SeriesFile,
+    Stage,
     TimeLine,
     Verdict,
     Verdicts,
@@ -96,6 +106,34 @@ REST = (
     ("EV-2", "Quarterly capacity review", "enhancement", "works"),
     ("EV-3", "The road ahead", "enhancement", "kept possible"),
 )
+SELFTEST = SelfTest(
+    created="2026-11-19T09:00:00Z",
+    verdict=Verdict.PASS,
+    runs=2000,
+    seed=3,
+    rates=tuple(
+        SelfTestRate(
+            judge=judge,
+            estimator="quantile (Wilks 99/95)",
+            system=f"failover p99 {'4.9' if keeps else '5.1'} s against < 5 s",
+            keeps_target=keeps,
+            runs=2000,
+            passed=1700 if keeps else wrong,
+            failed=wrong if keeps else 1200,
+            undecided=300 - wrong if keeps else 800 - wrong,
+            error=wrong / 2000,
+            low=wrong / 2400,
+            high=wrong / 1700,
+            limit=0.05 if judge == "threenines" else None,
+            holds=True if judge == "threenines" else None,
+        )
+        for judge, keeps, wrong in (
+            ("threenines", True, 4),
+            ("threenines", False, 61),
+            ("sample p99", False, 790),
+        )
+    ),
+)
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}\x1b[31m$\\frac$"
 
 
@@ -139,6 +177,12 @@ def _latency(
         statistic=statistic,
         workload="40 calls a second from each host, open loop",
         fault="crash of an agent (SIGKILL)",
+        stages=(Stage(n=n, passes_at=0, fails_at=4), Stage(n=2 * n, passes_at=1, fails_at=2))
+        if identifier == "RL-3.failover"
+        else (),
+        alpha=0.05,
+        beta=0.1,
+        error_shared="Holm over the parts of RL-3" if identifier.startswith("RL-3.") else None,
     )
     result = CriterionResult(
         id=identifier,
@@ -171,13 +215,35 @@ def _latency(
         voids=1 if family == "RL" else None,
         duration_s=ran * 1.4,
         sources=(f"history/{identifier.lower()}.jsonl",),
+        fresh_for_days=30,
+        interval=None if math.isinf(estimate) else (estimate * 0.9, estimate * 1.15),
+        interval_confidence=0.95,
+        stage=1 if plan.stages else None,
+        reproduce=f"threenines chaos run crash --agent memory-store --seed {n}",
+        panel="Fleet / Failover times",
         facts={"p50": f"{shown[ran // 2]:.1f} ms", "slowest": f"{shown[-1]:.0f} ms"},
     )
     hosts = tuple("mainpc" if rng.random() < 0.7 else "pc2" for _ in values)
     return (
         plan,
         result,
-        Samples(criterion=identifier, title=title, unit="ms", values=tuple(values), groups=hosts),
+        Samples(
+            criterion=identifier,
+            title=title,
+            unit="ms",
+            values=tuple(values),
+            groups=hosts,
+            run_order=(
+                RunOrder(
+                    test="Mann-Kendall",
+                    statistic=-0.04,
+                    p_value=0.61,
+                    alpha=0.01,
+                    drifts=False,
+                    detail="repeats may be counted as independent",
+                ),
+            ),
+        ),
     )
 
 
@@ -394,14 +460,44 @@ def write_run(
         if few
         else (),
         instruments=(
-            Instrument(
+            InstrumentError(
                 name="clock reads",
                 value=0.0001,
                 unit="ms",
                 detail="CLOCK_BOOTTIME, two reads back to back, p99",
             ),
-            Instrument(
+            InstrumentError(
                 name="probe interval", value=2, unit="ms", detail="a fault's end is seen at most this late"
+            ),
+        ),
+        projections=(
+            Projection(
+                criterion="RL-1",
+                downtime_s=41,
+                low_s=12,
+                high_s=96,
+                confidence=0.9,
+                budget_s=604.8,
+                draws=100_000,
+                rates=(
+                    FaultRate(
+                        fault="crash of an agent",
+                        per_week=20,
+                        source="assumed",
+                        n=59,
+                        median_s=0.31,
+                        longest_s=1.1,
+                    ),
+                    FaultRate(
+                        fault="loss of a host",
+                        per_week=0.25,
+                        source="assumed",
+                        n=0,
+                        median_s=2,
+                        longest_s=5,
+                    ),
+                ),
+                assumptions=("faults come independently", "an outage takes as long in a week as in the run"),
             ),
         ),
     )
@@ -424,10 +520,14 @@ def write_run(
         TimeLine(
             criterion="RL-3",
             title=HOSTILE if kind == "hostile" else "The slowest crash: agent memory-store on mainpc",
+            level=Level.AGENT,
+            fault="SIGKILL of its process",
             phases=(
-                Phase(name="detected", start_ms=0, end_ms=61),
-                Phase(name="failed over", start_ms=0, end_ms=402),
-                Phase(name="validated", start_ms=402, end_ms=655),
+                Phase(name="detect", start_ms=0, end_ms=61, target_ms=2000),
+                Phase(name="decide", start_ms=61, end_ms=64),
+                Phase(name="promote", start_ms=64, end_ms=310),
+                Phase(name="reroute", start_ms=310, end_ms=402, target_ms=70),
+                Phase(name="validate", start_ms=402, end_ms=655, target_ms=2000),
             ),
             marks=(
                 Mark(name="SIGKILL", at_ms=0),
@@ -435,6 +535,24 @@ def write_run(
                 Mark(name="forked again", at_ms=148),
                 Mark(name="first answer", at_ms=402),
             ),
+        ),
+        Outages(
+            criterion="run",
+            title="Outages seen by the probes",
+            watched_s=400,
+            episodes=(
+                OutageEpisode(start_s=61, length_s=0.4, cause="crash (injected)", planned=True),
+                OutageEpisode(
+                    start_s=190,
+                    length_s=2.6,
+                    cause=HOSTILE if kind == "hostile" else "unknown",
+                    seen_by=("pc2",),
+                ),
+                OutageEpisode(start_s=301, length_s=1.1, cause="unknown"),
+            ),
+            gaps=(Gap(start_s=330, length_s=22, reason="the harness was stopped"),),
+            budget_s=6,
+            probes=("mainpc", "pc2"),
         ),
         Lines(
             criterion="run",
@@ -450,6 +568,8 @@ def write_run(
     (folder / "run.json").write_bytes(encode(run))
     (folder / "plan.json").write_bytes(plan.encode())
     (folder / "verdicts.json").write_bytes(encode(verdicts))
+    if kind != "passing":
+        (folder / "selftest.json").write_bytes(encode(SELFTEST))
     if plots:
         (folder / "series.json").write_bytes(encode(SeriesFile(series=series)))
     return folder
