@@ -33,7 +33,7 @@ class ClockOffset(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
 
 
-class InstrumentError(msgspec.Struct, frozen=True, kw_only=True):
+class HostInstruments(msgspec.Struct, frozen=True, kw_only=True):
     """What one host's instruments may be wrong by. `None`: not measured."""
 
     host: str
@@ -73,7 +73,7 @@ def clock_offset(exchanges: Sequence[Exchange]) -> ClockOffset:
     )
 
 
-def error_ms(errors: Sequence[InstrumentError], *, across_hosts: bool) -> float:
+def error_ms(errors: Sequence[HostInstruments], *, across_hosts: bool) -> float:
     """What a duration in milliseconds may be wrong by, at the worst host.
 
     `across_hosts`: it begins on one host's clock and ends on another's, so that the offset that their clocks

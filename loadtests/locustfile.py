@@ -1,202 +1,251 @@
-"""Load on the agents of a host, by Locust: `locust -f loadtests/locustfile.py --headless -u 20 -r 20 -t 60`.
+"""Load on the agents of a host, by Locust: `locust -f loadtests/locustfile.py --workload reference -t 60`.
 
-Runs on a host of the stack (it needs `THREENINES_RUN` and `THREENINES_HOST`). Each user has its own fixed
-beat: an operation is due at its instant whatever the last one did, and its time counts from that instant, so
-that a stall of the stack shows in full. Statistics stand per kind of operation and category of agent;
-`--history` writes every operation for the judge (`-`: to standard output).
+Runs on a host of the stack (it needs `THREENINES_RUN` and `THREENINES_HOST`), alone, with Locust's web page,
+`--headless`, or as one `--master` and `--worker`s on the hosts. The workload says what is due when; the users
+take what is due, and its time counts from then, so that a stall of the stack shows in full. Locust's page
+shows what happens; what is judged are the histograms and records of `--history` (`docs/load.md`).
 """
 
 from __future__ import annotations
 
-import http.client
-import itertools
 import os
-import random
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gevent
-import msgspec
+from gevent.event import AsyncResult
 from locust import User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
 
-from infra.topology import Port
-from loadtests.load_history import LoadHistory
-from loadtests.protocol import LoadCall, LoadPlan, Trouble
-from loadtests.record import Kind, now_ns
-from loadtests.workload import Operation, Task, Workload, load_workload
-from services.agent.blocking import BlockingClient
+from loadtests.outcome import Outcome
+from loadtests.recorder import DescriptorSink, Raw, Sink, Sinks
+from loadtests.session import Ended, Place, Session
+from loadtests.team import Master, Worker
+from loadtests.workload import WorkloadError, load_workload
 from services.agent.errors import CallError
 
-FLUSH_S = 0.5
-AGENTS_TIMEOUT_S = 5.0
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What the load needs of an instance."""
-
-    name: str
-    category: str = ""
-    methods: tuple[str, ...] = ()
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """The answer of `GET /v1/agents`."""
-
-    agents: tuple[Known, ...]
+READY_S = 60.0
+VOID_STATUS = 2
 
 
 @dataclass
-class Session:
-    """What all users of this process share."""
+class Process:
+    """What this Locust is: alone, master or worker, and its load while there is one."""
 
-    workload: Workload
-    history: LoadHistory
-    client: BlockingClient
-    agents: tuple[Known, ...]
-    seed: int
-    numbers: itertools.count[int]
+    environment: Environment
+    write: Sink
+    raw: Raw
+    master: Master | None = None
+    worker: Worker | None = None
+    session: Session | None = None
+    prepared: AsyncResult = field(default_factory=AsyncResult)
+    outcome: Outcome = field(default_factory=Outcome)
 
-    def candidates(self, chosen: Task) -> list[Known]:
-        """Agents that this kind of operation may go to."""
-        found = [
-            agent for agent in self.agents if not chosen.categories or agent.category in chosen.categories
-        ]
-        if chosen.operation is Operation.LOOK_UP:
-            return found
-        return [agent for agent in found if any(method in agent.methods for method in chosen.bodies)]
+    def begin(self) -> None:
+        """A load begins."""
+        self.prepared = AsyncResult()
+        if self.master is not None:
+            self.master.start()
+        elif self.worker is not None:
+            gevent.spawn(self._prepare)  # its place comes by the greenlet that called this
+        else:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Sets `prepared`: to the session, or to None when there is none."""
+        options = self.environment.parsed_options
+        assert options is not None
+        try:
+            workload = load_workload(options.workload)
+            place = _here()
+            if self.worker is not None:
+                given = self.worker.place(place.host)
+                if given is None:
+                    sys.stderr.write("threenines: load: came when it had begun; takes part in the next\n")
+                    self.prepared.set(None)
+                    return
+                place = Place(place.host, place.local, *given)
+            self.outcome = Outcome()
+            sink = self.worker.send if self.worker is not None else self.outcome.take
+            self.session = Session(workload, place, options.seed, self.raw, Sinks((self.write, sink)))
+            self.session.prepare()
+            self.prepared.set(self.session)
+        except WorkloadError as error:
+            self.fail(str(error), error.exit_status)
+        except CallError as error:
+            self.fail(f"load: the agents of this host cannot be asked for ({error}); is the stack up?", 3)
+        except (OSError, TimeoutError) as error:
+            self.fail(f"load: cannot begin ({error}); see `threenines status`", 3)
+
+    def stop(self) -> None:
+        """Nothing new begins."""
+        if self.session is not None:
+            self.session.stop()
+
+    def end(self) -> None:
+        """The users have ended."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.end()
+        if self.worker is not None:
+            self.worker.ended()
+            return
+        if self.master is not None:
+            self.master.finish()
+            self.outcome = self.master.outcome
+        self._tell()
+
+    def fail(self, line: str, status: int) -> None:
+        """This load cannot be: one line, and an end to it."""
+        self.prepared.set(None)
+        if self.worker is not None:
+            self.worker.trouble(line, status)
+        sys.stderr.write(f"threenines: {line}\n")
+        self.environment.process_exit_code = status
+        runner = self.environment.runner
+        if runner is not None and self.worker is None:
+            gevent.spawn(runner.stop if self.environment.web_ui is not None else runner.quit)
+
+    def _tell(self) -> None:
+        if not self.outcome.hosts:
+            return
+        for line in self.outcome.summary():
+            sys.stderr.write(f"{line}\n")
+        if self.outcome.shortfall() is not None and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = VOID_STATUS
 
 
-_session: Session | None = None
+_process: Process | None = None
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # as below
 def _arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--workload", default="reference", help="name of a workload, or a file")
-    parser.add_argument("--history", default="", help="file for the raw history; -: standard output")
+    parser.add_argument("--seed", type=int, default=1, help="seed of arrivals, agents and operations")
     parser.add_argument(
-        "--end-with-input", action="store_true", help="end when standard input does: with whoever holds it"
+        "--history", default="", include_in_web_ui=False, help="file for the history; -: standard output"
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice of agents and operations")
+    parser.add_argument(
+        "--raw",
+        choices=[one.value for one in Raw],
+        default=Raw.ALL.value,
+        include_in_web_ui=False,
+        help="which operations the history holds one by one, beside the histograms of each second",
+    )
+    parser.add_argument(
+        "--end-with-input",
+        action="store_true",
+        include_in_web_ui=False,
+        help="end when standard input does: with whoever holds it",
+    )
 
 
-@events.test_start.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for its events
-def _begin(environment: Environment, **_: object) -> None:
-    global _session
-    options = environment.parsed_options
-    workload = load_workload(options.workload if options else "reference")
-    host = os.environ["THREENINES_HOST"]
-    history = LoadHistory(_descriptor(options.history if options else ""), host)
-    _session = Session(
-        workload=workload,
-        history=history,
-        client=BlockingClient(),
-        agents=_agents(),
-        seed=options.seed if options else 1,
-        numbers=itertools.count(),
-    )
-    history.mark(Kind.INVOKE, "load-plan", LoadPlan(per_s=workload.per_s, users=workload.users))
-    gevent.spawn(_write, history)
-    if options is not None and options.end_with_input:
+@events.init.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for its events
+def _initialise(environment: Environment, **_: object) -> None:
+    global _process
+    options, runner = environment.parsed_options, environment.runner
+    assert options is not None
+    try:
+        workload = load_workload(options.workload)
+        if not isinstance(runner, MasterRunner):
+            _here()
+        write = DescriptorSink(_descriptor(options.history))
+    except WorkloadError as error:
+        sys.stderr.write(f"threenines: {error}\n")
+        raise SystemExit(error.exit_status) from None
+    except OSError as error:
+        sys.stderr.write(f"threenines: --history {options.history}: {error.strerror}; name another file\n")
+        raise SystemExit(64) from None
+    _process = Process(environment, write, Raw(options.raw))
+    if isinstance(runner, MasterRunner):
+        _process.master = Master(environment, runner, write, _process.fail)
+        _process.master.listen()
+    elif isinstance(runner, WorkerRunner):
+        _process.worker = Worker(runner)
+        _process.worker.listen()
+    if options.num_users is None:
+        options.num_users = workload.users
+    if options.spawn_rate is None:
+        options.spawn_rate = min(options.num_users, 100)
+    if options.run_time is None and workload.shape.lasts_s is not None:
+        options.run_time = round(workload.shape.lasts_s)
+    environment.stop_timeout = environment.stop_timeout or workload.timeout_s + 1
+    if options.end_with_input:
         gevent.spawn(_end_with_input, environment)
 
 
-@events.quit.add_listener  # type: ignore[untyped-decorator]  # as above
+@events.test_start.add_listener  # type: ignore[untyped-decorator]  # as above
+def _begin(**_: object) -> None:
+    assert _process is not None
+    _process.begin()
+
+
+@events.test_stopping.add_listener  # type: ignore[untyped-decorator]  # as above
+def _stop(**_: object) -> None:
+    if _process is not None:
+        _process.stop()
+
+
+@events.test_stop.add_listener  # type: ignore[untyped-decorator]  # as above
 def _end(**_: object) -> None:
-    """The users have ended by now, so that no call is cut off by the closing of their client."""
-    if _session is not None:
-        _session.history.mark(Kind.OK, "load-plan", None)
-        _session.history.flush()
-        _session.client.close()
+    if _process is not None:
+        _process.end()
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator]  # as above
+def _quit(environment: Environment, **_: object) -> None:
+    """Ends the load before Locust settles its exit status, so that a void one shows in it."""
+    if environment.runner is not None and not isinstance(environment.runner, WorkerRunner):
+        environment.runner.stop()
 
 
 class AgentUser(User):
-    """One caller with a fixed beat."""
+    """One caller: takes what is due, or with a closed loop asks, waits and thinks."""
 
     def on_start(self) -> None:
-        """Takes a number, which decides the user's place in the beat and its choices."""
-        assert _session is not None
-        self._number = next(_session.numbers)
-        self._chance = random.Random(f"{_session.seed}/{_session.history.host}/{self._number}")
-        self._beat_ns = round(1e9 * _session.workload.users / _session.workload.per_s)
-        self._due_ns = now_ns() + self._beat_ns * self._number // _session.workload.users
-        self._life = 0
-        self._turn = 0
-        gevent.sleep(self._until_due_s())
+        """Waits until the load is prepared; the first one that is there begins it."""
+        assert _process is not None
+        session: Session | None = _process.prepared.get(timeout=READY_S)
+        if session is None:
+            raise StopUser
+        session.begin()
+        self._session = session
+        self._number = session.user()
 
     def wait_time(self) -> float:
-        """Seconds until the next operation is due; none when it is overdue."""
-        self._due_ns += self._beat_ns
-        return self._until_due_s()
-
-    def _until_due_s(self) -> float:
-        return max(0, self._due_ns - now_ns()) / 1e9
+        """Seconds until it takes again."""
+        return self._session.pause_s()
 
     @task
     def operate(self) -> None:
-        """One operation of the workload's mix."""
-        assert _session is not None
-        tasks = _session.workload.tasks
-        chosen = self._chance.choices(tasks, [one.share for one in tasks])[0]
-        candidates = _session.candidates(chosen)
-        if not candidates:
+        """One arrival, and what its caller does after it."""
+        arrival = self._session.take()
+        if arrival is None:
             return
-        agent = self._chance.choice(candidates)
-        self._turn += 1
-        if chosen.operation is Operation.LOOK_UP:
-            self._run("load-lookup", agent, "", lambda: _session.client.resolve(agent.name))
-            return
-        method, body = self._request(chosen, agent)
-        timeout_s = _session.workload.timeout_s
-        self._run(
-            "load-call",
-            agent,
-            method,
-            lambda: _session.client.call(agent.name, method, body, timeout_s=timeout_s),
-        )
+        for ended in self._session.perform(self._number, arrival):
+            self._show(ended)
 
-    def _request(self, chosen: Task, agent: Known) -> tuple[str, Mapping[str, object]]:
-        method = next(name for name in chosen.bodies if name in agent.methods)
-        filled = {
-            key: value.format(n=self._turn, agent=agent.name) if isinstance(value, str) else value
-            for key, value in chosen.bodies[method].items()
-        }
-        return method, filled
-
-    def _run(self, f: str, agent: Known, method: str, operation: object) -> None:
-        assert _session is not None
-        assert callable(operation)
-        begun_ns = now_ns()
-        intended_ns = min(self._due_ns, begun_ns)
-        kind, trouble, error = Kind.OK, None, None
-        try:
-            operation()
-        except CallError as failure:
-            error = failure
-            kind = Kind.FAIL if failure.definite else Kind.INFO
-            trouble = Trouble(error=failure.message, code=failure.code)
-        ended_ns = now_ns()
-        begun = LoadCall(intended_ns=intended_ns, category=agent.category, method=method)
-        process = f"load-{_session.history.host}-{self._number}.{self._life}"
-        _session.history.pair(process, f, agent.name, begun, begun_ns, kind, trouble, ended_ns)
-        if kind is Kind.INFO:
-            self._life += 1
+    def _show(self, ended: Ended) -> None:
         self.environment.events.request.fire(
-            request_type=f.removeprefix("load-"),
-            name=agent.category or "uncategorised",
-            response_time=(ended_ns - intended_ns) / 1e6,
+            request_type=ended.step.f.removeprefix("load-"),
+            name=ended.step.category or "uncategorised",
+            response_time=ended.latency_ms,
             response_length=0,
-            exception=error,
+            exception=ended.error,
             context={},
         )
 
 
-def _write(history: LoadHistory) -> None:
-    while True:
-        gevent.sleep(FLUSH_S)
-        history.flush()
+def _here() -> Place:
+    try:
+        return Place.here()
+    except KeyError as error:
+        raise WorkloadError(
+            "load", f"{error.args[0]} is not set", "run it on a host of the stack (docs/load.md says how)"
+        ) from None
 
 
 def _end_with_input(environment: Environment) -> None:
@@ -214,16 +263,3 @@ def _descriptor(name: str) -> int:
         os.dup2(2, 1)  # whatever else is printed must not stand in the history
         return kept
     return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-
-def _agents() -> tuple[Known, ...]:
-    """The agents that the host's daemon knows of, each once."""
-    local = os.environ.get("THREENINES_LOCAL", "127.0.0.1")
-    connection = http.client.HTTPConnection(local, int(Port.HOSTD_LOCAL), timeout=AGENTS_TIMEOUT_S)
-    try:
-        connection.request("GET", "/v1/agents")
-        listing = msgspec.json.decode(connection.getresponse().read(), type=Listing)
-    finally:
-        connection.close()
-    by_name = {agent.name: agent for agent in listing.agents}
-    return tuple(by_name[name] for name in sorted(by_name))

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from loadtests.histogram import Histogram
+from loadtests.outcome import Outcome
 from loadtests.protocol import LoadCall, LoadPlan
 from services.registry.model import Entry
 from services.registry.snapshot import SnapshotWriter
@@ -85,22 +86,30 @@ def test_load_keeps_its_beat_and_writes_every_operation(tmp_path, host):
     history = History.read(tmp_path)
     assert history.notes == ()
     (plan,) = history.of("load-plan")
-    assert value_of(plan.invoke, LoadPlan) == LoadPlan(per_s=40.0, users=8)
+    told_plan = value_of(plan.invoke, LoadPlan)
+    assert (told_plan.per_s, told_plan.users, told_plan.seed) == (40.0, 8, 5)
     assert plan.kind is Kind.OK
     look_ups, calls = list(history.of("load-lookup")), list(history.of("load-call"))
     assert {op.kind for op in look_ups} == {Kind.OK}
     assert {op.kind for op in calls} == {Kind.FAIL}  # nobody listens: certainly not delivered
-    by_user: dict[str, list[int]] = {}
-    for operation in sorted((*look_ups, *calls), key=lambda op: op.invoke.time_ns):
-        intended = value_of(operation.invoke, LoadCall).intended_ns
-        by_user.setdefault(operation.invoke.process, []).append(intended)
-        assert intended <= operation.invoke.time_ns
-    assert len(by_user) == 8
-    # Every user has its beat of 8 / 40 s, however late its operations began.
-    for instants in by_user.values():
-        beats = [(after - before) / 1e9 for before, after in pairwise(instants)]
-        assert beats == pytest.approx([0.2] * len(beats), abs=0.002)
     assert {op.key for op in calls} <= {"agent-0", "agent-1", "agent-2"}
+    # The beat is that of the schedule, however late the operations began.
+    begun = sorted((*look_ups, *calls), key=lambda op: value_of(op.invoke, LoadCall).intended_ns)
+    intended = [value_of(op.invoke, LoadCall).intended_ns for op in begun]
+    assert intended == [told_plan.begin_ns + n * 25_000_000 for n in range(len(begun))]
+    assert all(due <= op.invoke.time_ns for due, op in zip(intended, begun, strict=True))
+    # The seconds say the same as the single records.
+    outcome = Outcome()
+    outcome.take((tmp_path / "history" / "load.jsonl").read_bytes())
+    found = outcome.hosts["mainpc"]
+    assert found.planned >= found.arrivals == len(begun) > 40
+    assert (found.kinds["load-lookup"].ok, found.kinds["load-call"].fail) == (len(look_ups), len(calls))
+    worst_ms = max((op.completed().end.time_ns - due) / 1e6 for due, op in zip(intended, begun, strict=True))
+    merged = Histogram()
+    for kind in found.kinds.values():
+        merged.add(kind.latency)
+    assert merged.largest_ms() == pytest.approx(worst_ms, rel=0.002)
+    assert found.shortfall() is None
 
 
 @pytest.mark.parametrize("end", [lambda process: process.stdin.close(), subprocess.Popen.terminate])

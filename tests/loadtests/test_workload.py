@@ -21,11 +21,14 @@ def test_the_reference_workload_holds_together():
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("name: x\nper_s: 0\nusers: 1\ntimeout_s: 1\ntasks: [{operation: look-up, share: 1}]", "above 0"),
+        (
+            "name: x\nper_s: 0\nusers: 1\ntimeout_s: 1\ntasks: [{operation: look-up, share: 1}]",
+            "> 0.0 - at `..per_s`",
+        ),
         ("name: x\nper_s: 1\nusers: 1\ntimeout_s: 1\ntasks: []", "needs tasks"),
         (
             "name: x\nper_s: 1\nusers: 1\ntimeout_s: 1\ntasks: [{operation: look-up, share: 0}]",
-            "share above 0",
+            "> 0.0 - at `..tasks.0..share`",
         ),
         ("name: x\nper_s: 1\nusers: 1\ntimeout_s: 1\ntasks: [{operation: call, share: 1}]", "needs bodies"),
         ("name: x\nper_s: 1\nusers: 1\ntimeout_s: 1\ntasks: [{operation: sing, share: 1}]", "Invalid enum"),
