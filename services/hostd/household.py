@@ -242,12 +242,13 @@ class AgentHousehold:
         )
 
     def _of(self, unit: Unit) -> list[AgentRunner]:
-        """The runners of a unit's agents."""
-        return [
-            runner
-            for runner in self._supervisor.runners.values()
-            if runner.spec.home == unit.home and self.ownership.state.unit_of(unit.home, runner.name) == unit
-        ]
+        """The runners of a unit's agents. One that was parted from its domain may belong to it again by now."""
+
+        def meant(name: str) -> bool:
+            return name == unit.agent if unit.agent else self.ownership.state.unit_of(unit.home, name) == unit
+
+        runners = self._supervisor.runners.values()
+        return [runner for runner in runners if runner.spec.home == unit.home and meant(runner.name)]
 
     def _look(self) -> None:
         self._due = None
