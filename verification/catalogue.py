@@ -94,7 +94,7 @@ class AssumedFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How often a kind of fault is taken to come, for projections: stated, not measured.
 
     `per_week` is the middle, `low` and `high` hold 90 % of what one may believe; `blocks` names the kinds of
-    trial whose measured outages stand for it.
+    trial whose measured outages stand for it. `burst`: how many come together in the mean.
     """
 
     fault: str
@@ -103,6 +103,7 @@ class AssumedFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     high: float
     source: str
     blocks: tuple[str, ...]
+    burst: float = 1.0
 
 
 class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -159,7 +160,11 @@ def load_catalogue(text: bytes | None = None) -> Catalogue:
 
 
 def _problems(catalogue: Catalogue) -> tuple[str, ...]:
-    found: list[str] = []
+    found: list[str] = [
+        f"assumed fault {one.fault}: needs 0 < low <= per_week <= high and a burst of at least 1"
+        for one in catalogue.assumed_faults
+        if not (0.0 < one.low <= one.per_week <= one.high and one.burst >= 1.0)
+    ]
     categories = {category.id for category in catalogue.categories}
     seen: set[str] = set()
     for entry in catalogue.criteria:
@@ -172,6 +177,8 @@ def _problems(catalogue: Catalogue) -> tuple[str, ...]:
             found.append(f"{entry.id}: its row {entry.row} must stand before it")
         if entry.plans and entry.estimator is Estimator.NONE:
             found.append(f"{entry.id}: planned, but without an estimator")
+        if entry.fresh_for_days is not None and entry.fresh_for_days <= 0:
+            found.append(f"{entry.id}: fresh_for_days must be above 0")
         for profile, plan in entry.plans.items():
             found.extend(f"{entry.id}, profile {profile}: {what}" for what in _plan_problems(entry, plan))
     return tuple(found)

@@ -210,7 +210,7 @@ def problems(stages: Sequence[Stage], coverage: float, alpha: float, beta: float
     return found
 
 
-def sequence_bounds(n: int, failures: int, confidence: float) -> tuple[float, float]:
+def sequence_bounds(n: float, failures: float, confidence: float) -> tuple[float, float]:
     """Lower and upper bound of a share, right at every `n` at once with `confidence` (both sides together).
 
     The shares at which the beta-mixture martingale (Jeffreys' weights) stays under `1 / (1 - confidence)`; by

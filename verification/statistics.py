@@ -72,8 +72,11 @@ def required_trials(coverage: float, confidence: float, exceedances: int = 0) ->
     return high
 
 
-def share_upper(n: int, failures: int, confidence: float) -> float:
-    """Clopper-Pearson upper bound of the share of failures; 1 when nothing was tried."""
+def share_upper(n: float, failures: float, confidence: float) -> float:
+    """Clopper-Pearson upper bound of the share of failures; 1 when nothing was tried.
+
+    Fractions are sizes of an effective sample.
+    """
     _check_share("confidence", confidence)
     _check_counts(n, failures)
     if failures == n:
@@ -81,7 +84,7 @@ def share_upper(n: int, failures: int, confidence: float) -> float:
     return float(special.betaincinv(failures + 1, n - failures, confidence))
 
 
-def share_lower(n: int, failures: int, confidence: float) -> float:
+def share_lower(n: float, failures: float, confidence: float) -> float:
     """Clopper-Pearson lower bound of the share of failures; 0 when nothing was tried."""
     _check_share("confidence", confidence)
     _check_counts(n, failures)
@@ -170,11 +173,16 @@ def holm(errors: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def share_error(n: int, failures: int, limit: float) -> float:
+def share_error(n: float, failures: float, limit: float) -> float:
     """The p-value of "the share of failures is below `limit`": so few or fewer at the limit itself."""
     _check_share("limit", limit)
     _check_counts(n, failures)
-    return float(special.bdtr(failures, n, limit)) if failures < n else 1.0
+    return float(special.betainc(n - failures, failures + 1, 1.0 - limit)) if failures < n else 1.0
+
+
+def t_over_z(freedom: int, confidence: float = 0.975) -> float:
+    """Student's t quantile over the normal one: how much wider a spread estimated from few must be taken."""
+    return float(special.stdtrit(freedom, confidence) / special.ndtri(confidence))
 
 
 @dataclass(frozen=True)
@@ -229,6 +237,6 @@ def _medians(values: Sequence[float]) -> list[float]:
     return [quantile(values[a:b], 0.5) for a, b in itertools.pairwise(edges)]
 
 
-def _check_counts(n: int, failures: int) -> None:
+def _check_counts(n: float, failures: float) -> None:
     if n < 0 or not 0 <= failures <= n:
         raise ValueError(f"{failures} failures of {n} trials")
