@@ -242,10 +242,13 @@ class AgentHousehold:
         )
 
     def _of(self, unit: Unit) -> list[AgentRunner]:
-        """The runners of a unit's agents. One that was parted from its domain may belong to it again by now."""
+        """The runners of a unit's agents, those included that have left it for another host by now. One that was
+        parted from its domain may belong to it again."""
+        state = self.ownership.state
 
         def meant(name: str) -> bool:
-            return name == unit.agent if unit.agent else self.ownership.state.unit_of(unit.home, name) == unit
+            present = state.unit_of(unit.home, name)
+            return name == unit.agent if unit.agent else present == unit or present not in state.holdings
 
         runners = self._supervisor.runners.values()
         return [runner for runner in runners if runner.spec.home == unit.home and meant(runner.name)]
