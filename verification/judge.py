@@ -6,6 +6,7 @@ The same history gives the same verdicts, today or in a year, with the stack lon
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from loadtests.protocol import Calibration
 from reports import model
-from reports.model import CriterionResult, Deviation, Evidence, Instrument, Verdict, Verdicts, Void
-from verification import estimators
-from verification.catalogue import CatalogueEntry
+from reports.model import CriterionResult, Deviation, Evidence, Verdict, Verdicts, Void
+from verification import drift, estimators, instruments, statistics
+from verification.catalogue import CatalogueEntry, Estimator
 from verification.checkers import CHECKERS, Checker
 from verification.checkers import load as load_checker
-from verification.checkers.load import HostLoad
 from verification.estimators import Judgement
-from verification.history import History, Kind
+from verification.history import History
 from verification.observations import Observations
 from verification.plan import RunPlan, read_plan
 from verification.series import series_of
@@ -64,8 +63,10 @@ def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHE
     """Judges every row of the catalogue, in its order. Pure."""
     loads = load_checker.measure(plan, history)
     shortfall = load_checker.shortfall(plan, loads)
-    results = []
+    errors = instruments.measured(history, loads)
+    results: list[CriterionResult] = []
     observations: dict[str, Observations] = {}
+    judgements: dict[str, Judgement] = {}
     voids: list[Void] = []
     for entry in plan.catalogue.criteria:
         if not plan.plans(entry.id):
@@ -76,14 +77,21 @@ def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHE
             found = Observations()
         else:
             observations[entry.id] = found
+        judgement = instruments.doubted(entry, judgement, errors)
+        judgements[entry.id] = judgement
         results.append(_result(plan, entry, found, judgement))
         reasons = Counter(void.reason for void in found.voids)
         voids += [Void(criterion=entry.id, count=n, reason=why) for why, n in sorted(reasons.items())]
     verdicts = Verdicts(
-        criteria=tuple(results),
+        criteria=_together(results, judgements),
         voids=tuple(voids),
-        deviations=tuple(_deviations(history)),
-        instruments=(*_instruments(history), *_load_figures(loads)),
+        deviations=(*_cut_off(history), *_left_the_plan(plan, history, results)),
+        projections=tuple(
+            msgspec.structs.replace(judgement.projection, criterion=name)
+            for name, judgement in judgements.items()
+            if judgement.projection is not None
+        ),
+        instruments=instruments.told(history, loads),
     )
     return Judged(verdicts, observations)
 
@@ -100,7 +108,8 @@ def _one(
         return None, Judgement(Verdict.NOT_MEASURED, "planned, but nothing checks it")
     try:
         found = checker(plan, history)
-        judgement = estimators.judge(entry, plan.rule(entry.id), found)
+        rule = plan.rule(entry.id)
+        judgement = estimators.judge(entry, rule, found, plan.catalogue.assumed_faults, plan.seed)
     except Exception as error:  # a checker that breaks says nothing about the system: unknown
         told = f"the checker broke: {type(error).__name__}: {error}"
         return None, Judgement(Verdict.INCONCLUSIVE, told)
@@ -133,6 +142,9 @@ def _bare(entry: CatalogueEntry, reason: str) -> CriterionResult:
         accepts=entry.accepts,
         reason=reason,
         remedy=entry.remedy,
+        reproduce=entry.reproduce,
+        panel=entry.panel,
+        fresh_for_days=entry.fresh_for_days,
     )
 
 
@@ -141,11 +153,13 @@ def _result(
 ) -> CriterionResult:
     rule = plan.rule(entry.id)
     tried = judgement.verdict is not Verdict.NOT_MEASURED
-    measured = bool(found.trials or found.counts) and tried
+    measured = bool(found.trials or found.counts or found.pairs) and tried
+    evidence = Evidence.ACCELERATED if entry.estimator is Estimator.PROJECTION else found.evidence
+    drifts = drift.note(drift.run_order(found)) if tried else None
     return msgspec.structs.replace(
         _bare(entry, judgement.reason),
         verdict=judgement.verdict,
-        evidence=Evidence.MEASURED if measured else Evidence.NONE,
+        evidence=evidence if measured else Evidence.NONE,
         estimate=judgement.estimate if tried else None,
         bound=judgement.bound if tried else None,
         n=judgement.n if tried else None,
@@ -157,55 +171,84 @@ def _result(
         remedy=None if judgement.verdict is Verdict.PASS else entry.remedy,
         sources=found.sources,
         facts=dict((*judgement.facts, *found.facts)),
+        interval=judgement.interval if tried else None,
+        interval_confidence=judgement.interval_confidence if tried else None,
+        stage=judgement.stage,
+        notes=judgement.notes if drifts is None else (*judgement.notes, drifts),
     )
 
 
-def _deviations(history: History) -> list[Deviation]:
-    return [
-        Deviation(
-            what=f"{note.where}: {note.what}", why="the writer was cut off", effect="that line is left out"
-        )
-        for note in history.notes
-    ]
+TOGETHER = 0.05
+"""The error that all statistical claims of a run may have together."""
 
 
-def _instruments(history: History) -> list[Instrument]:
+def _together(
+    results: list[CriterionResult], judgements: Mapping[str, Judgement]
+) -> tuple[CriterionResult, ...]:
+    """Says beside each pass whether it also stands when all claims of the run share one error (Holm).
+
+    A pass keeps its own error, as its plan says; who reads twenty of them reads one that is wrong more often
+    than that, and is told which ones stand together.
+    """
+    tested = {name: one.error for name, one in judgements.items() if one.error is not None}
+    adjusted = dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
+    told = []
+    for result in results:
+        error = adjusted.get(result.id)
+        if result.verdict is Verdict.PASS and error is not None and len(tested) > 1:
+            stands = "stands" if error <= TOGETHER else "does not stand"
+            fact = f"{stands} among all {len(tested)} claims of the run ({_error(error)} by Holm)"
+            told.append(msgspec.structs.replace(result, facts={**result.facts, "together": fact}))
+        else:
+            told.append(result)
+    return tuple(told)
+
+
+def _error(value: float) -> str:
+    return "error under 0.1 %" if value < 0.001 else f"error {100.0 * value:.2g} %"
+
+
+def _left_the_plan(plan: RunPlan, history: History, results: list[CriterionResult]) -> list[Deviation]:
     found = []
-    for operation in history.of("calibrate"):
-        done = operation.completed()
-        if done is None or operation.kind is not Kind.OK:
-            continue
-        told, host = done.value(Calibration), operation.key or "?"
+    for planned in plan.criteria:
+        result = next((one for one in results if one.id == planned.id), None)
+        if result is not None and planned.n is not None and (result.n or 0) < planned.n:
+            found.append(
+                Deviation(
+                    what=f"{planned.id}: {result.n or 0:,} of {planned.n:,} planned trials count",
+                    why=f"{result.voids} were void" if result.voids else "the others were not run",
+                    effect=f"the verdict is {result.verdict.value}",
+                )
+            )
+    begun = {operation.key: at for at, operation in enumerate(history.of("trial"))}
+    order = [begun[trial.id] for trial in plan.faults if trial.id in begun]
+    late = sum(one > other for one, other in itertools.pairwise(order))
+    if late:
         found.append(
-            Instrument(
-                name=f"clock on {host}",
-                value=told.clock_step_ns,
-                unit="ns",
-                detail="smallest step of CLOCK_BOOTTIME as a program sees it",
+            Deviation(
+                what=f"{late} of {len(order)} fault trials began before one that the plan has earlier",
+                why="what that one needs was still recovering",
+                effect="none on the counts: who comes first was decided without looking at results",
             )
         )
+    replaced = sum(trial.reserve and trial.id in begun for trial in plan.faults)
+    if replaced:
         found.append(
-            Instrument(
-                name=f"waking on {host}",
-                value=round(told.wake_late_p99_ms, 3),
-                unit="ms",
-                detail=f"p99 of how late a probe is woken ({told.samples} sleeps of 2 ms, "
-                f"p50 {told.wake_late_p50_ms:.3f} ms, most {told.wake_late_max_ms:.1f} ms)",
+            Deviation(
+                what=f"{replaced} trials of the reserve were run",
+                why="in place of void ones, or for a later stage of the plan",
+                effect="none: both are part of the plan",
             )
         )
     return found
 
 
-def _load_figures(loads: tuple[HostLoad, ...]) -> list[Instrument]:
+def _cut_off(history: History) -> list[Deviation]:
     return [
-        Instrument(
-            name=f"load on {load.host}",
-            value=round(load.operations / load.seconds, 1) if load.seconds else 0.0,
-            unit="operations/s",
-            detail=f"planned {load.per_s:g}; {load.operations:,} in {load.seconds:.0f} s, "
-            f"{load.failed:,} failed",
+        Deviation(
+            what=f"{note.where}: {note.what}", why="the writer was cut off", effect="that line is left out"
         )
-        for load in loads
+        for note in history.notes
     ]
 
 

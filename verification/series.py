@@ -16,7 +16,7 @@ from reports.model import (
     SeriesFile,
     TimeLine,
 )
-from verification import statistics
+from verification import drift, statistics
 from verification.checkers import failover
 from verification.checkers.failover import Outcome
 from verification.checkers.load import LOAD_OPERATIONS
@@ -73,6 +73,7 @@ def _samples(plan: RunPlan, observed: Mapping[str, Observations], name: str) -> 
             unit=entry.unit or "",
             values=tuple(trial.value for trial in trials),
             groups=tuple(trial.block for trial in trials) if len(blocks) > 1 else (),
+            run_order=drift.run_order(observed[name]),
         )
     ]
 
