@@ -50,6 +50,11 @@ def number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".")
 
 
+def rough(value: float) -> str:
+    """Two significant digits, zeros behind them: `56,000`, for what is an extrapolation."""
+    return number(float(f"{value:.2g}"))
+
+
 def quantity(value: float | None, unit: str | None) -> str:
     """A value with its unit; times move to the unit in which they read well."""
     if value is None or not math.isfinite(value):

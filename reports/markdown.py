@@ -33,10 +33,10 @@ def render(report: Report) -> str:
     lines += _categories(report)
     lines += _rest(report)
     lines += [
-        f"<sub>Run `{_code(run.id)}` · profile {escape(run.profile)} · "
+        f"<sub>Run `{code(run.id)}` · profile {escape(run.profile)} · "
         f"environment {escape(run.environment)} · "
-        f"commit `{_code((run.commit or figures.DASH)[:12])}` · seed {run.seed} · "
-        f"plan `{_code(run.plan_sha256[:12])}`</sub>",
+        f"commit `{code((run.commit or figures.DASH)[:12])}` · seed {run.seed} · "
+        f"plan `{code(run.plan_sha256[:12])}`</sub>",
         "",
     ]
     return "\n".join(lines)
@@ -100,7 +100,7 @@ def _rest(report: Report) -> list[str]:
         lost = ", ".join(r.id for r in comparison.regressions) or "none"
         gained = ", ".join(comparison.mended) or "none"
         lines.append(
-            f"Compared with `{_code(comparison.run)}`: regressed {escape(lost)}; mended {escape(gained)}."
+            f"Compared with `{code(comparison.run)}`: regressed {escape(lost)}; mended {escape(gained)}."
         )
     rest = words.unmeasured(report)
     if rest:
@@ -117,5 +117,6 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", flat)
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Text that may stand between backticks."""
     return "".join(c for c in text if c.isprintable() and c != "`")

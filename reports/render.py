@@ -86,7 +86,7 @@ def page(report: Report, series: SeriesFile | None) -> str:
     by_criterion: dict[str, list[Series]] = {}
     for one in series.series if series is not None else ():
         by_criterion.setdefault(one.criterion, []).append(one)
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         report=report,
         run=report.run,
@@ -121,8 +121,9 @@ def _shown(value: object) -> object:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates with all their filters: every value is escaped, whatever a run names stays text."""
+    found = Environment(
         loader=PackageLoader("reports", "templates"),
         autoescape=True,
         trim_blocks=True,
@@ -130,7 +131,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         finalize=_shown,
     )
-    environment.filters.update(
+    found.filters.update(
         quantity=figures.quantity,
         share=figures.share,
         count=figures.count,
@@ -143,7 +144,7 @@ def _environment() -> Environment:
         sentence=words.sentence,
         anchor=lambda identifier: "c-" + "".join(c if c.isalnum() else "-" for c in identifier.lower()),
     )
-    environment.globals.update(
+    found.globals.update(
         words=figures.WORDS, lasted=figures.lasted, Verdict=Verdict, dash=figures.DASH, passes=grading.passes
     )
-    return environment
+    return found

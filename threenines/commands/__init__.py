@@ -61,6 +61,7 @@ TABLE = (
     Entry("criteria", "List what must be true.", _HISTORY),
     Entry("report", "Render a run again.", _HISTORY),
     Entry("compare", "Set two runs side by side.", _HISTORY),
+    Entry("review", "Review a month or a quarter of runs.", _HISTORY),
 )
 
 
