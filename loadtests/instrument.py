@@ -50,7 +50,7 @@ class HostInstruments(msgspec.Struct, frozen=True, kw_only=True):
         return 2 * self.clock_step_ns / 1e6 + (self.wake_late_p99_ms or 0.0)
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class ClockReading(msgspec.Struct, frozen=True):
     """One question for the time: sent and answered by the asker's clock, read by the other's."""
 
     asked_ns: int
@@ -58,7 +58,7 @@ class Exchange(msgspec.Struct, frozen=True):
     answered_ns: int
 
 
-def clock_offset(exchanges: Sequence[Exchange]) -> ClockOffset:
+def clock_offset(exchanges: Sequence[ClockReading]) -> ClockOffset:
     """The offset by the quickest exchange. Raises ValueError without one, or when a clock went back."""
     if not exchanges:
         raise ValueError("no exchange")
@@ -76,16 +76,17 @@ def clock_offset(exchanges: Sequence[Exchange]) -> ClockOffset:
 def error_ms(errors: Sequence[HostInstruments], *, across_hosts: bool) -> float:
     """What a duration in milliseconds may be wrong by, at the worst host.
 
-    `across_hosts`: it begins on one host's clock and ends on another's, so that the offset that their clocks
-    may have (two of them: each against the harness) counts as well.
+    `across_hosts`: it begins on one clock (a host's, or the harness's) and ends on another. Histories are
+    not corrected for the offset of clocks: the largest between any two counts, and what is unknown of it.
     """
     local = max((one.local_ms for one in errors), default=0.0)
     if not across_hosts:
         return local
+    offsets = [0, *(one.clock_offset_ns or 0 for one in errors)]
     unknown = sorted((one.clock_offset_error_ns or 0 for one in errors), reverse=True)[:2]
-    return local + sum(unknown) / 1e6
+    return local + (max(offsets) - min(offsets) + sum(unknown)) / 1e6
 
 
-def decides(measured_ms: float, target_ms: float, error_ms: float) -> bool:
-    """Whether a measured figure is further from its target than the instruments may be wrong."""
-    return abs(measured_ms - target_ms) > error_ms
+def decides(measured_ms: float, target_ms: float, wrong_by_ms: float) -> bool:
+    """Whether a measured figure is as far from its target as the instruments may be wrong, or further."""
+    return abs(measured_ms - target_ms) >= wrong_by_ms

@@ -21,7 +21,8 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests.outcome import Outcome
-from loadtests.recorder import DescriptorSink, Raw, Sink, Sinks
+from loadtests.raw import Raw
+from loadtests.recorder import DescriptorSink, Sink, Sinks
 from loadtests.session import Ended, Place, Session
 from loadtests.team import Master, Worker
 from loadtests.workload import WorkloadError, load_workload

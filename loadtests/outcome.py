@@ -47,6 +47,11 @@ class HostOutcome:
     late: Histogram = field(default_factory=Histogram)
 
     @property
+    def told(self) -> bool:
+        """Whether there is any second of it."""
+        return bool(self.kinds) or self.planned > 0
+
+    @property
     def share(self) -> float:
         """Arrivals that came to an end, over those planned."""
         return self.arrivals / self.planned if self.planned else 0.0

@@ -169,6 +169,7 @@ AnyCommand = (
     | Registers
     | Misbehave
     | Exchange
+    | ReadClock
     | Stop
 )
 

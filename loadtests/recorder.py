@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 from loadtests.histogram import Histogram
 from loadtests.mix import Step
 from loadtests.protocol import LoadCall, LoadKind, LoadPlan, LoadSecond, Trouble
+from loadtests.raw import Raw
 from loadtests.record import Kind, Record, encode_line, now_ns, raw
 
 SECOND_NS = 1_000_000_000
 Sink = Callable[[bytes], None]
-
-
-class Raw(StrEnum):
-    """Which operations are written one by one, beside the seconds: all, those that did not go well, none."""
-
-    ALL = "all"
-    FAILURES = "failures"
-    NONE = "none"
 
 
 class _Tally:

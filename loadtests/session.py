@@ -18,8 +18,9 @@ from loadtests.instrument import GeneratorError
 from loadtests.mix import Mix, Step
 from loadtests.open_loop import Arrival, OpenLoop, measure_generator
 from loadtests.protocol import LoadPlan, Trouble
+from loadtests.raw import Raw
 from loadtests.record import Kind, now_ns
-from loadtests.recorder import Raw, Recorder, Sink
+from loadtests.recorder import Recorder, Sink
 from loadtests.replay import replayed
 from loadtests.schedule import arrivals
 from loadtests.workload import Loop, Workload

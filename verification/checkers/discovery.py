@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loadtests.protocol import Answer, View
+from verification.checkers import load
 from verification.history import History, Kind, Operation
 from verification.observations import Counts, Observation, Observations
 from verification.plan import RunPlan
@@ -50,9 +51,13 @@ def availability(plan: RunPlan, history: History) -> Observations:
     total = dict.fromkeys(plan.hosts, 0)
     failed = dict.fromkeys(plan.hosts, 0)
     registered = {agent.name for agent in plan.agents}
+    by_seconds = {on: made for on in plan.hosts if (made := load.look_ups(history, on)) is not None}
+    total.update(by_seconds)
     for operation in history.of(*LOOK_UPS):
         host = operation.invoke.host
-        if host in total and operation.key in registered and operation.completion is not None:
+        if host in by_seconds and operation.f == "load-lookup":
+            failed[host] += operation.key in registered and operation.kind is not Kind.OK
+        elif host in total and operation.key in registered and operation.completion is not None:
             total[host] += 1
             failed[host] += operation.kind is not Kind.OK
     for operation in history.of("watch"):

@@ -1,19 +1,24 @@
-"""Whether the load was there: a run under its planned rate proves nothing about a run at it."""
+"""Whether the load was there: a run under its planned arrivals proves nothing about a run with them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loadtests.protocol import LoadPlan
+from loadtests.outcome import HostOutcome, Outcome
+from loadtests.protocol import LoadSecond
 from verification.history import History, Kind, value_of
 from verification.plan import RunPlan
 
-LOAD_OPERATIONS = ("load-lookup", "load-call")
+LOAD_OPERATIONS = ("load-lookup", "load-call", "load-http-lookup", "load-http-call")
+MARKS = ("load-plan", "load-second")
+ENDS_EARLY_S = 5.0
+"""A load may have ended so long before the last trial; the harness ends it when all trials are over."""
 
 
 @dataclass(frozen=True)
 class HostLoad:
-    """What one host's load generator did."""
+    """What one host's load generators did. `outcome`: by their seconds; None in a history without them."""
 
     host: str
     operations: int
@@ -21,10 +26,14 @@ class HostLoad:
     seconds: float
     per_s: float
     users: int
+    outcome: HostOutcome | None = None
+    ended_early_s: float = 0.0
 
     @property
     def share(self) -> float:
-        """Achieved rate over planned rate."""
+        """Arrivals that came to an end over those planned; without seconds, achieved over planned rate."""
+        if self.outcome is not None:
+            return self.outcome.share
         if self.seconds <= 0 or self.per_s <= 0:
             return 0.0
         return self.operations / self.seconds / self.per_s
@@ -32,28 +41,15 @@ class HostLoad:
 
 def measure(plan: RunPlan, history: History) -> tuple[HostLoad, ...]:
     """The load of each host of the run, from its first planned instant to its last completion."""
-    plans = {op.invoke.host: value_of(op.invoke, LoadPlan) for op in history.of("load-plan")}
-    begun: dict[str, int] = {}
-    ended: dict[str, int] = {}
-    count = dict.fromkeys(plan.hosts, 0)
-    failed = dict.fromkeys(plan.hosts, 0)
-    for operation in history.of(*LOAD_OPERATIONS):
-        host, done = operation.invoke.host, operation.completion
-        if host not in count or done is None:
-            continue
-        count[host] += 1
-        failed[host] += operation.kind is not Kind.OK
-        begun[host] = min(begun.get(host, operation.invoke.time_ns), operation.invoke.time_ns)
-        ended[host] = max(ended.get(host, 0), done.time_ns)
+    outcome = Outcome()
+    for operation in history.of(*MARKS):
+        outcome.take_record(operation.invoke)
+        if operation.completion is not None:
+            outcome.take_record(operation.completion)
     return tuple(
-        HostLoad(
-            host=host,
-            operations=count[host],
-            failed=failed[host],
-            seconds=(ended.get(host, 0) - begun.get(host, 0)) / 1e9,
-            per_s=plan.load.per_s,
-            users=plans[host].users if host in plans else 0,
-        )
+        _by_seconds(plan, history, outcome.hosts[host])
+        if host in outcome.hosts and outcome.hosts[host].told
+        else _by_operations(plan, history, host)
         for host in plan.hosts
     )
 
@@ -61,10 +57,79 @@ def measure(plan: RunPlan, history: History) -> tuple[HostLoad, ...]:
 def shortfall(plan: RunPlan, loads: tuple[HostLoad, ...]) -> str | None:
     """Why the load does not count; None when it does."""
     for load in loads:
-        if load.operations == 0:
+        if load.outcome is not None:
+            why = load.outcome.shortfall(plan.load.least_share)
+            if why is not None:
+                return why
+            if load.ended_early_s > ENDS_EARLY_S:
+                return f"the load on {load.host} ended {load.ended_early_s:.0f} s before the last trial"
+        elif load.operations == 0:
             return f"no load ran on {load.host}"
-        if load.share < plan.load.least_share:
+        elif load.share < plan.load.least_share:
             return (
                 f"the load on {load.host} ran at {load.share * load.per_s:.0f} of {load.per_s:g} operations/s"
             )
     return None
+
+
+def seconds(history: History) -> Iterator[tuple[str, int, LoadSecond]]:
+    """The seconds that generators told of: host, begin of that second, figures. Some come in parts."""
+    for operation in history.of("load-second"):
+        if operation.completion is not None and operation.invoke.host is not None:
+            yield operation.invoke.host, operation.invoke.time_ns, value_of(operation.completion, LoadSecond)
+
+
+def look_ups(history: History, host: str) -> int | None:
+    """How many look-ups the load made on `host`, by its seconds; None in a history without them."""
+    found = [second for on, _, second in seconds(history) if on == host]
+    if not found:
+        return None
+    kinds = (kind for second in found for kind in second.kinds if kind.f == "load-lookup")
+    return sum(kind.ok + kind.fail + kind.info for kind in kinds)
+
+
+def _by_seconds(plan: RunPlan, history: History, outcome: HostOutcome) -> HostLoad:
+    return HostLoad(
+        host=outcome.host,
+        operations=outcome.operations,
+        failed=outcome.failed,
+        seconds=float(outcome.last_s),
+        per_s=plan.load.per_s,
+        users=sum(told.users for told in outcome.plans),
+        outcome=outcome,
+        ended_early_s=_ended_early_s(plan, history, outcome),
+    )
+
+
+def _ended_early_s(plan: RunPlan, history: History, outcome: HostOutcome) -> float:
+    begin_ns = min((told.begin_ns for told in outcome.plans), default=0)
+    with_load = {trial.id for trial in plan.faults}  # trials on hosts come when the load has been ended
+    last_ns = max(
+        (
+            operation.invoke.time_ns
+            for operation in history.of("trial", "lookup")
+            if operation.f == "lookup" or operation.key in with_load
+        ),
+        default=0,
+    )
+    return (last_ns - begin_ns) / 1e9 - outcome.last_s
+
+
+def _by_operations(plan: RunPlan, history: History, host: str) -> HostLoad:
+    count = failed = ended_ns = 0
+    begun_ns: int | None = None
+    for operation in history.of(*LOAD_OPERATIONS):
+        if operation.invoke.host != host or operation.completion is None:
+            continue
+        count += 1
+        failed += operation.kind is not Kind.OK
+        begun_ns = min(begun_ns or operation.invoke.time_ns, operation.invoke.time_ns)
+        ended_ns = max(ended_ns, operation.completion.time_ns)
+    return HostLoad(
+        host=host,
+        operations=count,
+        failed=failed,
+        seconds=(ended_ns - (begun_ns or 0)) / 1e9 if count else 0.0,
+        per_s=plan.load.per_s,
+        users=0,
+    )
