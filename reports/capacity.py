@@ -24,6 +24,8 @@ _TO_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 _LIMITS = (("look-up", "SD-2"), ("publication", "SD-4"))
 """Which criterion's target a measure of that name would break."""
 _FLAT = 0.05
+FARTHEST = 100
+"""How many times the largest size measured an extrapolation may reach and still be told."""
 
 
 class _Line(msgspec.Struct):
@@ -46,7 +48,7 @@ class Growth:
     limit: float | None = None
     """The target that it must keep, in `unit`."""
     reaches: float | None = None
-    """Agents at which it would meet the limit; `None` where it does not grow or there is none."""
+    """Agents at which it would meet the limit; `None` where it has none, does not grow, or is too far off."""
 
     @property
     def headroom(self) -> float | None:
@@ -103,11 +105,14 @@ def with_limits(found: Sequence[Growth], criteria: Sequence[CriterionRecord]) ->
             told.append(growth)
             continue
         limit = criterion.target * _TO_MS[criterion.unit or "ms"] / _TO_MS[growth.unit]
-        size, value = growth.points[-1]
-        reaches = (
-            size * (limit / value) ** (1 / growth.exponent)
-            if growth.exponent > _FLAT and value < limit
-            else None
-        )
+        reaches = _reaches(growth, limit)
         told.append(replace(growth, limit_name=f"the target of {criterion.id}", limit=limit, reaches=reaches))
     return tuple(told)
+
+
+def _reaches(growth: Growth, limit: float) -> float | None:
+    size, value = growth.points[-1]
+    if growth.exponent <= _FLAT or value >= limit:
+        return None
+    times = math.log(limit / value) / growth.exponent
+    return size * math.exp(times) if times <= math.log(FARTHEST) else None

@@ -266,7 +266,7 @@ def _actions(
 ) -> tuple[str, ...]:
     told = [
         f"Mend {f.id} ({f.title}): it passed in {f.earlier.id}, failed in {f.later.id} and has not passed "
-        f"since. See `threenines compare {f.earlier.id} {f.later.id}`"
+        f"since; see threenines compare {f.earlier.id} {f.later.id}"
         for f in lost
         if f.mended_by is None
     ]
@@ -302,7 +302,7 @@ def _actions(
         f"Expect {g.measure} to reach {g.limit_name} at about {figures.rough(g.reaches)} agents "
         "(extrapolated)"
         for g in growth
-        if g.reaches is not None and g.reaches < 100 * max(size for size, _ in g.points)
+        if g.reaches is not None
     ]
     if unmeasured > 0:
         told.append(

@@ -79,6 +79,12 @@ def _room(one: Baseline) -> str:
     return figures.share(one.trend.headroom)
 
 
+def _chance(p_value: float | None) -> str:
+    if p_value is None:
+        return "not tested"
+    return "p < 0.001" if p_value < 0.001 else f"p = {figures.number(p_value, 2)}"
+
+
 def _target(one: Baseline) -> str:
     last = one.trend.last
     if last.target is None:
@@ -213,7 +219,7 @@ def _trend_cells(one: Baseline) -> tuple[str, ...]:
     course = trend.course.value
     if trend.course in {Course.BETTER, Course.WORSE}:
         left = trends.days_left(trend)
-        course += f" (p {figures.number(trend.p_value or 0.0, 2)})"
+        course += f" ({_chance(trend.p_value)})"
         course += f", target met in {figures.age(left)}" if left is not None else ""
     unit = trend.last.unit
     return (
