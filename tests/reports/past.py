@@ -47,7 +47,7 @@ def remember(
         started=f"{day}T03:00:00Z",
         ended=f"{day}T03:40:00Z",
         profile=profile,
-        commit=commit or f"{hash(day) & 0xFFFFFFFF:08x}" * 5,
+        commit=commit or day.replace("-", "") * 5,
         synthetic=False,
         configuration={"agents": str(agents)},
     )

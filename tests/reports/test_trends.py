@@ -32,16 +32,42 @@ def points(
     found = []
     for number, value in enumerate(values):
         run = RunRecord(
-            folder=f"run-{number:03}", id=f"run-{number:03}", started=f"2026-{1 + number // 28:02}-{1 + number % 28:02}T03:00:00Z",
-            ended=None, profile=GROUP.profile, environment=GROUP.environment,
-            commit=commits[number] if commits else f"c{number}", dirty=False, state=RunState.FINISHED, agents=77,
-            verdict=P, grade=None, release=I, rows=46, planned=5, passed=4, voids=0,
-        )  # fmt: skip
+            folder=f"run-{number:03}",
+            id=f"run-{number:03}",
+            started=f"2026-{1 + number // 28:02}-{1 + number % 28:02}T03:00:00Z",
+            ended=None,
+            profile=GROUP.profile,
+            environment=GROUP.environment,
+            commit=commits[number] if commits else f"c{number}",
+            dirty=False,
+            state=RunState.FINISHED,
+            agents=77,
+            verdict=P,
+            grade=None,
+            release=I,
+            rows=46,
+            planned=5,
+            passed=4,
+            voids=0,
+        )
         record = CriterionRecord(
-            folder=run.folder, id="X-1", title="X", category="reliability", verdict=verdicts[number] if verdicts else P,
-            grade=None, evidence=Evidence.MEASURED, planned=True, unit="ms", target=target, direction=direction,
-            statistic="p99", estimate=value, bound=value, n=59, exceedances=0,
-        )  # fmt: skip
+            folder=run.folder,
+            id="X-1",
+            title="X",
+            category="reliability",
+            verdict=verdicts[number] if verdicts else P,
+            grade=None,
+            evidence=Evidence.MEASURED,
+            planned=True,
+            unit="ms",
+            target=target,
+            direction=direction,
+            statistic="p99",
+            estimate=value,
+            bound=value,
+            n=59,
+            exceedances=0,
+        )
         found.append(Point(run, record))
     return tuple(found)
 
