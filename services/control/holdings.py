@@ -29,6 +29,9 @@ class OwnershipPolicy:
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     quiesce_ns: int = 5_000 * MS  # a switch-over whose work has not ended by then is given up
     stagger_ns: int = 300 * MS  # between challengers of one peer, where there are several
+    start_grace_ns: int = (
+        5_000 * MS
+    )  # on top, for a peer that was never seen to renew: it may be starting, too
 
 
 @dataclass(frozen=True, slots=True)

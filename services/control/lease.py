@@ -110,6 +110,18 @@ class Ambiguous:
     """No answer in time: performed, or not, or will be yet."""
 
 
+def patience_ns(lease: Lease, now_ns: int, policy: LeasePolicy) -> int:
+    """How long a request that is sent now may take: the deadline of one, and more the longer nothing was
+    acknowledged, so that answers which are slow for a while still come in time. At most a third of the lease.
+
+    Safety does not depend on it: what an answer proves counts from the sending.
+    """
+    if lease.acked_sent_ns is None:
+        return policy.lease_ns // 3
+    silent_ns = now_ns - lease.acked_sent_ns
+    return max(policy.deadline_ns, min(silent_ns // 2, policy.lease_ns // 3))
+
+
 LeaseEvent = Tick | Found | Absent | Acked | Refused | Failed | Ambiguous
 
 
@@ -207,14 +219,20 @@ def _write(lease: Lease, now_ns: int, policy: LeasePolicy) -> tuple[Lease, tuple
 
 @dataclass(frozen=True, slots=True)
 class PeerLease:
-    """Another host's record as this host sees it: the revision, and when it was first seen here."""
+    """Another host's record as this host sees it: the revision, and when it was first seen here.
+
+    `renewed`: it was seen to change in this life of the watcher, so that host has been alive beside it.
+    """
 
     revision: int
     seen_ns: int
+    renewed: bool = False
 
     def seen(self, revision: int, now_ns: int) -> PeerLease:
         """A record of that revision was read at `now_ns`; only a newer one starts the count again."""
-        return PeerLease(revision, now_ns) if revision > self.revision else self
+        if revision <= self.revision:
+            return self
+        return PeerLease(revision, now_ns, renewed=self.revision >= 0)
 
     def gone(self, now_ns: int, policy: LeasePolicy) -> bool:
         """Whether the host may be held for gone."""

@@ -100,7 +100,8 @@ def wake_ns(own: Ownership, policy: OwnershipPolicy) -> int | None:
 def gone_ns(own: Ownership, peer: str, policy: OwnershipPolicy) -> int:
     """When a peer whose record goes on standing still may be followed by this host."""
     wait_ns = policy.lease.lease_ns + policy.lease.margin_ns + own.ranks.get(peer, 0) * policy.stagger_ns
-    return own.peers[peer].seen_ns + wait_ns
+    seen = own.peers[peer]
+    return seen.seen_ns + wait_ns + (0 if seen.renewed else policy.start_grace_ns)
 
 
 def _has_units(own: Ownership, peer: str) -> bool:
@@ -343,7 +344,8 @@ class _Decision:
         if may_hurry and self._news():
             lease = replace(lease, next_ns=self.now_ns)
         lease, actions = lease_step(lease, Tick(), self.now_ns, self.policy.lease)
-        self.own = replace(self.own, lease=lease)
+        if lease is not self.own.lease:
+            self.own = replace(self.own, lease=lease)
         self.perform(actions)
 
     def perform(self, actions: tuple[LeaseAction, ...]) -> None:
@@ -378,7 +380,7 @@ class _Decision:
         )
 
     def _aside(self, takes: Mapping[Unit, str], followed: tuple[str, ...]) -> dict[Unit, str]:
-        """Agents of a lost peer for which a third host stands by, and is there: it is named, and claims them."""
+        """Agents of a lost peer for which a third host stands by and is there: it is named and claims them."""
         record = {home: known.record for home, known in self.own.domains.items()}
         return {
             unit: host

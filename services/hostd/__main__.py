@@ -10,6 +10,7 @@ import sys
 from services.agent.log import configure
 from services.hostd.config import ConfigError, load_config
 from services.hostd.daemon import serve
+from services.hostd.priority import stand_out
 from services.registry.model import SnapshotError
 
 EXIT_USAGE = 64
@@ -26,6 +27,7 @@ def main() -> int:
     except ConfigError as error:
         return _say(str(error), EXIT_USAGE)
     configure("hostd")
+    stand_out()
     try:
         return asyncio.run(serve(config))
     except SnapshotError as error:

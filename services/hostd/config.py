@@ -116,6 +116,7 @@ class OwnershipConfig(msgspec.Struct, frozen=True, kw_only=True):
     """By criticality; one that is not named stands by warm."""
     quiesce_ms: int = 5_000
     hold_down_ms: int = 30_000
+    start_grace_ms: int = 5_000
     watchdog: bool = True
 
     def warm(self, criticality: Criticality) -> bool:

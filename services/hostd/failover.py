@@ -96,7 +96,11 @@ class Failover:
             workers=self._workers,
             boot_id=boot_id,
             floor_epoch=floor_epoch,
-            policy=OwnershipPolicy(lease=config.lease.policy(), quiesce_ns=config.failover.quiesce_ms * MS),
+            policy=OwnershipPolicy(
+                lease=config.lease.policy(),
+                quiesce_ns=config.failover.quiesce_ms * MS,
+                start_grace_ns=config.failover.start_grace_ms * MS,
+            ),
             now_ns=now_ns,
             household=self.household,
             on_epoch=on_epoch,
@@ -108,6 +112,7 @@ class Failover:
         definitions.in_order = self.household.in_order
         definitions.left_behind = lambda name: (Delete(store.state_folder(name), prefix=True),)
         supervisor.standing = self.household.standing
+        supervisor.to_serve = self.household.serving
         self._door = StateDoor(config.host, store, self.ownership, supervisor)
         self._watchdog: subprocess.Popen[bytes] | None = None
 

@@ -33,6 +33,8 @@ from services.hostd.view import View
 from services.registry.model import InstanceState, Role
 
 ORDER_LIMIT_S = 1.0
+PROMOTIONS_AT_ONCE = 8
+"""Each loads its state from etcd: many at once would all be late."""
 SECOND_TRY_S = 1.0
 GRACE_SHARE = 0.5
 """Of the margin: how long a fenced agent may take to say that it is; who is silent is killed."""
@@ -73,6 +75,7 @@ class AgentHousehold:
         self._since: dict[Unit, int] = {}
         self._away: dict[Unit, FailBack] = {}
         self._roles: dict[str, tuple[Role, int]] = {}
+        self._promotions = asyncio.Semaphore(PROMOTIONS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -91,7 +94,7 @@ class AgentHousehold:
             if spec.standby == self._host and self._config.failover.warm(spec.criticality):
                 return True
             return self.ownership.serves(spec.home, spec.name)  # until the handover has been sent
-        return self._serving(spec)
+        return self.serving(spec)
 
     def standing(self, spec: AgentSpec) -> tuple[Role, int]:
         """Role and epoch of this host's instance of an agent."""
@@ -188,14 +191,14 @@ class AgentHousehold:
             return
         self._consider(runner)
         crashes = runner.state.phase is Phase.BACKOFF and runner.state.fork_failures == 0
-        if crashes and self._serving(runner.spec):
+        if crashes and self.serving(runner.spec):
             self._hand_to_standby(runner.spec)
 
     def keep_house(self, definitions: Mapping[str, AgentSpec]) -> None:
         """Now and then: units that are away from home go back when it has been stable for long enough, and at
         once where nobody but their home can run them."""
         for spec in definitions.values():
-            homesick = spec.home != self._host and spec.standby is None and self._serving(spec)
+            homesick = spec.home != self._host and spec.standby is None and self.serving(spec)
             if homesick and self.ownership.alive(spec.home):
                 self.ownership.release(Unit(spec.home, spec.name), spec.home)
         holdings = self.ownership.state.holdings
@@ -232,7 +235,8 @@ class AgentHousehold:
         """Where a unit that this host holds goes back to; None when it is at home."""
         return None if unit.home == self._host else unit.home
 
-    def _serving(self, spec: AgentSpec) -> bool:
+    def serving(self, spec: AgentSpec) -> bool:
+        """Whether this host serves that agent now, by its unit."""
         unit = self.ownership.state.unit_of(spec.home, spec.name)
         holding = self.ownership.state.holdings.get(unit)
         return (
@@ -256,6 +260,7 @@ class AgentHousehold:
     def _look(self) -> None:
         self._due = None
         self.reconsider()
+        self._supervisor.reconsider_turns()
         for runner in list(self._supervisor.runners.values()):
             self._consider(runner)
             role = self.standing(runner.spec)
@@ -270,7 +275,7 @@ class AgentHousehold:
         """Level-triggered: begins the recovery of an agent that is up, served here and not yet promoted."""
         name, incarnation = runner.name, runner.state.incarnation
         under_way = self._recovering.get(name)
-        if not self._serving(runner.spec) or runner.state.phase is not Phase.UP:
+        if not self.serving(runner.spec) or runner.state.phase is not Phase.UP:
             if under_way is not None:
                 under_way[2].cancel()
                 del self._recovering[name]
@@ -307,6 +312,13 @@ class AgentHousehold:
         policy = self._policy
         state = recover.begin(runner.name, epoch, since, self._now_ns(), policy)
         report: recover.Report | None = await self._dependencies(runner.spec)
+        async with self._promotions:
+            return await self._promote(runner, state, report)
+
+    async def _promote(
+        self, runner: AgentRunner, state: recover.Recovery, report: recover.Report | None
+    ) -> bool:
+        policy, epoch = self._policy, state.epoch
         while True:
             state, dos = recover.recovery_step(state, report, self._now_ns(), policy)
             if state.stage is recover.Stage.RECOVERED:

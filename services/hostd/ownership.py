@@ -27,7 +27,17 @@ from services.control.holdings import (
     WriteFence,
     begin,
 )
-from services.control.lease import Acked, Ambiguous, Failed, Lease, LeasePhase, Refused, Stop, Tick
+from services.control.lease import (
+    Acked,
+    Ambiguous,
+    Failed,
+    Lease,
+    LeasePhase,
+    Refused,
+    Stop,
+    Tick,
+    patience_ns,
+)
 from services.registry.domains import DomainStore, Performed
 from services.registry.etcd_types import EtcdError, EtcdIndeterminate
 from services.registry.store import RecordError
@@ -218,7 +228,7 @@ class HostOwnership:
     async def _read(self) -> None:
         event: Event
         try:
-            event = await self._store.read_all(timeout_s=self._timeout_s)
+            event = await self._store.read_all(timeout_s=self._timeout_s())
         except (EtcdError, RecordError) as error:
             self.trouble = str(error)
             event = Failed()
@@ -227,7 +237,7 @@ class HostOwnership:
     async def _transact(self, action: Transact) -> None:
         event: Event
         try:
-            answer = await self._store.transact(action.transaction, timeout_s=self._timeout_s)
+            answer = await self._store.transact(action.transaction, timeout_s=self._timeout_s())
             event = Acked(answer.revision) if isinstance(answer, Performed) else Refused()
         except EtcdIndeterminate as error:
             self.trouble = str(error)
@@ -237,9 +247,8 @@ class HostOwnership:
             event = Failed()
         self.feed(event)
 
-    @property
     def _timeout_s(self) -> float:
-        return self._policy.lease.deadline_ns / 1e9
+        return patience_ns(self.state.lease, self._now_ns(), self._policy.lease) / 1e9
 
     # Orders.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from services.agent import pidfile
 from services.agent.fence import NAME, Allowance, FenceError, FenceReader, boottime_ns
+from services.hostd.priority import stand_out
 
 LOCK = "watchdog.lock"
 IDLE_S = 0.2
@@ -93,6 +94,7 @@ def main() -> int:
         return 0  # there is one already
     os.truncate(lock, 0)
     os.write(lock, f"{os.getpid()} {pidfile.start_ticks(os.getpid())} 0\n".encode())
+    stand_out()
     watch(run, int(float(sys.argv[2]) * 1e6))
     return 0
 

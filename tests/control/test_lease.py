@@ -26,6 +26,7 @@ from services.control.lease import (
     Tick,
     Write,
     lease_step,
+    patience_ns,
 )
 
 POLICY = LeasePolicy()
@@ -74,6 +75,23 @@ def test_the_deadline_counts_from_the_sending_and_only_of_what_was_acknowledged(
     assert confirmed.deadline_ns(POLICY) == T0 + POLICY.lease_ns
     assert confirmed.held(T0 + POLICY.lease_ns - 1, POLICY)
     assert not confirmed.held(T0 + POLICY.lease_ns, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("silent_ms", "patience_ms"), [(None, 400), (0, 150), (299, 150), (500, 250), (800, 400), (5_000, 400)]
+)
+def test_a_request_may_take_longer_the_longer_nothing_was_acknowledged(
+    silent_ms: int | None, patience_ms: int
+) -> None:
+    acked_ns = None if silent_ms is None else T0 - silent_ms * MS
+    assert patience_ns(replace(HELD, acked_sent_ns=acked_ns), T0, POLICY) == patience_ms * MS
+
+
+def test_a_peer_counts_as_alive_beside_us_once_its_record_was_seen_to_change() -> None:
+    looked = PeerLease(-1, T0).seen(7, T0)
+    assert not looked.renewed
+    assert not looked.seen(7, T0 + 1).renewed
+    assert looked.seen(8, T0 + 1).renewed
 
 
 def test_the_beat_is_kept_after_a_slow_answer() -> None:

@@ -62,7 +62,8 @@ def serving() -> Host:
     host = new()
     assert host.tell(Tick()) == (ReadAll(),)
     beta = Known(4, DomainRecord("beta", "beta", 1))
-    host.tell(View(5, {"beta": HostSeen(5, "b", 1, 9)}, {"beta": beta}), 1)
+    host.tell(View(4, {"beta": HostSeen(3, "b", 1, 9)}, {"beta": beta}), 1)
+    host.tell(Noticed({"beta": 5}))
     host.tell(Acked(6), 1)
     assert host.acts()
     return host
@@ -149,6 +150,27 @@ def test_a_newer_revision_starts_the_count_again() -> None:
         sent = host.sent(host.tell(Tick(), 200))
         assert not sent.peers
         host.tell(Acked(host.own.lease.revision + 1), 0)
+
+
+def test_a_peer_that_was_never_seen_to_renew_gets_time_to_start() -> None:
+    host = new()
+    assert host.tell(Tick()) == (ReadAll(),)
+    beta = Known(4, DomainRecord("beta", "beta", 1))
+    host.tell(View(5, {"beta": HostSeen(5, "b", 1, 9)}, {"beta": beta}), 1)
+    host.tell(Acked(6), 0)
+    began_ms = host.now_ns // MS
+    grace_ms = (POLICY.start_grace_ns + POLICY.lease.lease_ns + POLICY.lease.margin_ns) // MS
+    taken_after_ms = 0
+    while not taken_after_ms:
+        actions = host.tell(Tick(), 1)
+        taken_after_ms = host.now_ns // MS - began_ms if any(_takes(a) for a in actions) else 0
+        if host.own.sent is not None:
+            host.tell(Acked(host.own.lease.revision + 1))
+    assert taken_after_ms == grace_ms
+
+
+def _takes(action: Action) -> bool:
+    return isinstance(action, Transact) and bool(action.transaction.peers)
 
 
 def test_a_refused_takeover_is_decided_anew_from_what_is_read() -> None:
