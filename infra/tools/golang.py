@@ -161,6 +161,7 @@ def build_inputs(unit: Unit, module: Path) -> Mapping[str, str | bytes]:
     return {
         "go.mod": (module / "go.mod").read_bytes(),
         "go.sum": (module / "go.sum").read_bytes(),
+        **{source.name: source.read_bytes() for source in sorted(module.glob("*.go"))},
         "flags": " ".join(BUILD_FLAGS),
         "programs": "\n".join(programs),
     }
