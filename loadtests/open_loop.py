@@ -7,7 +7,7 @@ waits, and its time counts from when it was due: a stack that stalls cannot hide
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,11 +61,13 @@ class OpenLoop:
         begin_ns: int,
         observer: Observer,
         waker: Waker,
+        clock: Callable[[], int] = now_ns,
     ) -> None:
         self._schedule = schedule
         self.begin_ns = begin_ns
         self._observer = observer
         self._waker = waker
+        self._clock = clock
         self._due: SimpleQueue[Arrival | None] = SimpleQueue()
         self._idle = 0
         self._stopped = False
@@ -80,7 +82,7 @@ class OpenLoop:
         without_turn = 0
         for due_s, step in self._schedule:
             due_ns = self.begin_ns + round(due_s * 1e9)
-            if due_ns > now_ns():
+            if due_ns > self._clock():
                 self._waker.wait_until(due_ns)
                 without_turn = 0
             else:
@@ -103,7 +105,7 @@ class OpenLoop:
         finally:
             self._idle -= 1
         if arrival is not None and arrival.free:
-            self._observer.late(arrival.due_ns, now_ns() - arrival.due_ns)
+            self._observer.late(arrival.due_ns, self._clock() - arrival.due_ns)
         return arrival
 
     def stop(self) -> None:

@@ -23,6 +23,9 @@ async def misbehave(output: Output, client: Client, command: Misbehave) -> None:
     try:
         body = {"mode": command.mode, "seconds": command.seconds}
         await client.call(command.agent, "misbehave", body, timeout_s=1.0)
+        if command.mode == "none":
+            output.end(process, Kind.FAIL, f, command.agent, proof)
+            return
         proved = await _proved(client, command)
     except CallError as error:
         output.end(process, Kind.FAIL, f, command.agent, Proof(trial=command.trial, pid=0, incarnation=0))
