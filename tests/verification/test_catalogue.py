@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from verification import sequential
 from verification.catalogue import CatalogueError, Estimator, load_catalogue
 from verification.checkers import CHECKERS
 
@@ -15,6 +16,15 @@ ROWS = (Path(__file__).parent / "rows.txt").read_text().split()
 def test_every_row_of_the_requirements_stands_in_it_once_and_in_order():
     rows = [entry.id for entry in load_catalogue().criteria if entry.id == entry.row]
     assert rows == ROWS
+
+
+def test_every_entry_says_how_long_its_evidence_counts_and_what_to_do_when_it_fails():
+    for entry in load_catalogue().criteria:
+        assert entry.fresh_for_days, entry.id
+        assert entry.remedy, entry.id
+        if entry.plans:
+            assert entry.reproduce, entry.id
+            assert entry.panel, entry.id
 
 
 def test_parts_belong_to_rows():
@@ -47,9 +57,12 @@ def test_quick_plans_samples_that_support_their_claims():
     planned = load_catalogue().planned("quick")
     assert planned["SD-2"].n == 10_000
     assert planned["SD-4"].n == 300
-    for name in ("SD-2.cold", "SD-6", "RL-3", "RL-3.detect", "RL-3.failover", "RL-3.validate", "RL-3.hang"):
-        assert planned[name].n == 59
+    assert planned["SD-2.cold"].n == 59
+    stages = sequential.design(0.95, 0.05, 0.05, spend=(0.6, 0.25, 0.15))
+    for name in ("SD-6", "RL-3", "RL-3.detect", "RL-3.failover", "RL-3.validate", "RL-3.hang"):
+        assert planned[name].n == 69
         assert planned[name].coverage == planned[name].confidence == 0.95
+        assert planned[name].stages == stages
 
 
 ENTRY = "{id: SD-1, title: t, category: c, claim: x, estimator: %s, accepts: [measured], remedy: r%s}"
@@ -77,6 +90,48 @@ HEAD = "categories: [{id: c, title: C, threshold: 0.9}]\ncriteria:\n"
                 "plans: {quick: {population: p, n: 58, coverage: 0.95, confidence: 0.95}}",
             ),
             "58 trials cannot show 0.95",
+        ),
+        (
+            HEAD
+            + "  - "
+            + ENTRY
+            % (
+                "quantile",
+                ", target: 1, direction: below, "
+                "plans: {quick: {population: p, n: 59, coverage: 0.95, confidence: 0.95, stages: ["
+                "{n: 59, pass_at_most: 0, fail_from: 9}, {n: 93, pass_at_most: 1, fail_from: 99}]}}",
+            ),
+            "would pass a system at the limit",
+        ),
+        (
+            HEAD
+            + "  - "
+            + ENTRY
+            % (
+                "quantile",
+                ", target: 1, direction: at least, "
+                "plans: {quick: {population: p, n: 59, coverage: 0.95, confidence: 0.95}}",
+            ),
+            "bounded from above",
+        ),
+        (
+            HEAD
+            + "  - "
+            + ENTRY
+            % (
+                "rate",
+                ", target: 1, direction: below, plans: {quick: {population: p, n: 9, confidence: 0.9, "
+                "anytime: true}}",
+            ),
+            "only a share is judged at any time",
+        ),
+        (HEAD + "  - " + ENTRY % ("none", ", fresh_for_days: 0"), "fresh_for_days must be above 0"),
+        (
+            "assumed_faults: [{fault: f, per_week: 1, low: 2, high: 3, source: s, blocks: [crash]}]\n"
+            + HEAD
+            + "  - "
+            + ENTRY % ("none", ""),
+            "assumed fault f",
         ),
         (HEAD + "  - " + ENTRY % ("guess", ""), "Invalid enum value"),
         (HEAD + "  - " + ENTRY % ("none", ", wish: 1"), "unknown field"),

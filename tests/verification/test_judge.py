@@ -58,19 +58,19 @@ def test_known_failovers_are_judged_right(served_ms, limit_ms, verdict):
             for entry in PLAN.catalogue.criteria
         ),
     )
-    records = faults(59, served_ms=(served_ms, served_ms - 100.0), validated_ms=served_ms + 10) + LOAD
+    records = faults(69, served_ms=(served_ms, served_ms - 100.0), validated_ms=served_ms + 10) + LOAD
     found = results(records, plan(catalogue=catalogue))["RL-3.failover"]
     assert found.verdict is verdict
     assert found.evidence is Evidence.MEASURED
-    assert (found.estimate, found.bound, found.n) == (served_ms, served_ms, 59)
-    assert found.exceedances == (0 if verdict is Verdict.PASS else 59)
+    assert (found.estimate, found.bound, found.n) == (served_ms, served_ms, 69)
+    assert found.exceedances == (0 if verdict is Verdict.PASS else 69)
 
 
 def test_clean_crashes_pass_what_they_prove_and_no_more():
-    found = results(faults(59) + LOAD)
+    found = results(faults(69) + LOAD)
     for name in ("RL-3", "RL-3.detect", "RL-3.failover", "RL-3.validate"):
         assert found[name].verdict is Verdict.PASS, found[name].reason
-        assert found[name].n == 59
+        assert found[name].n == 69
     assert found["RL-3.hang"].verdict is Verdict.NOT_MEASURED
     assert found["SD-6"].verdict is Verdict.INCONCLUSIVE  # hangs are missing
     assert found["RL-4"].verdict is Verdict.NOT_MEASURED
@@ -79,25 +79,25 @@ def test_clean_crashes_pass_what_they_prove_and_no_more():
 
 def test_a_trial_that_breaks_one_of_three_limits_is_an_exceedance_of_the_whole():
     # 2.1 s to detect breaks that limit although the whole stays under the sum of all.
-    found = results(faults(59, left_ms=(2100.0, 20.0)) + LOAD)
-    assert found["RL-3"].exceedances == 59
+    found = results(faults(69, left_ms=(2100.0, 20.0)) + LOAD)
+    assert found["RL-3"].exceedances == 69
     assert found["RL-3"].verdict is Verdict.FAIL
     assert found["RL-3.failover"].verdict is Verdict.PASS
 
 
 def test_void_trials_are_counted_and_do_not_count():
-    records = faults(58) + Fault(number=70, gone_ms=None).records() + LOAD
+    records = faults(68) + Fault(number=70, gone_ms=None).records() + LOAD
     judged = judge(PLAN, History.of_records(records)).verdicts
     found = {result.id: result for result in judged.criteria}["RL-3.detect"]
-    assert (found.verdict, found.n, found.voids, found.trials_to_decide) == (Verdict.INCONCLUSIVE, 58, 1, 1)
+    assert (found.verdict, found.n, found.voids, found.trials_to_decide) == (Verdict.INCONCLUSIVE, 68, 1, 1)
     assert ("RL-3.detect", 1) in {(void.criterion, void.count) for void in judged.voids}
 
 
 def test_a_timeout_is_an_exceedance():
-    records = faults(58) + Fault(number=70, served_ms=(None, None), validated_ms=None).records() + LOAD
+    records = faults(68) + Fault(number=70, served_ms=(None, None), validated_ms=None).records() + LOAD
     found = results(records)["RL-3.failover"]
-    assert (found.verdict, found.n, found.exceedances) == (Verdict.INCONCLUSIVE, 59, 1)
-    assert found.trials_to_decide == 34
+    assert (found.verdict, found.n, found.exceedances) == (Verdict.INCONCLUSIVE, 69, 1)
+    assert found.trials_to_decide == 41
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_checker_that_breaks_leaves_the_verdict_open():
 
     from verification.checkers import CHECKERS
 
-    found = results(faults(59) + LOAD, checkers={**CHECKERS, "RL-3": broken})
+    found = results(faults(69) + LOAD, checkers={**CHECKERS, "RL-3": broken})
     assert found["RL-3"].verdict is Verdict.INCONCLUSIVE
     assert found["RL-3"].reason == "the checker broke: ZeroDivisionError: of nothing"
     assert found["RL-3"].evidence is Evidence.NONE

@@ -40,18 +40,18 @@ def test_fault_trials_are_blocked_by_host_and_criticality():
     size = Counter((agent.home, agent.criticality) for agent in population)
     for fault in ("crash", "hang"):
         trials = [trial for trial in plan.faults if trial.fault == fault and not trial.reserve]
-        assert len(trials) == 59
-        assert len({trial.agent for trial in trials}) == 59
+        assert len(trials) == 69
+        assert len({trial.agent for trial in trials}) == 69
         drawn = Counter((t.home, plan.member(t.agent).criticality) for t in trials)
         for stratum, members in size.items():
-            assert drawn[stratum] == pytest.approx(members * 59 / len(population), abs=1.01)
+            assert drawn[stratum] == pytest.approx(members * 69 / len(population), abs=1.01)
         assert [t for t in plan.faults if t.fault == fault and t.reserve]
 
 
 def test_a_fleet_smaller_than_the_sample_is_drawn_again():
     plan = stories.plan(agents=4)
     drawn = Counter(t.agent for t in plan.faults if t.fault == "crash" and not t.reserve)
-    assert sum(drawn.values()) == 59
+    assert sum(drawn.values()) == 69
     assert max(drawn.values()) - min(drawn.values()) <= 1
 
 

@@ -100,6 +100,7 @@ def small(catalogue: Catalogue | None = None) -> Catalogue:
             name: msgspec.structs.replace(
                 quick,
                 n=min(quick.n, 6) if quick.n else None,
+                stages=(),
                 coverage=0.5 if quick.coverage else None,
                 timeout_s=2.0,
             )

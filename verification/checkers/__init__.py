@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from verification.checkers import discovery, failover, monitoring, registration
+from verification.checkers import discovery, failover, monitoring, outages, registration
 from verification.history import History
 from verification.observations import Observations
 from verification.plan import RunPlan
@@ -24,6 +24,7 @@ CHECKERS: dict[str, Checker] = {
     "SD-4": registration.propagation,
     "SD-6": failover.left_the_answers,
     "OB-1.targets": monitoring.targets,
+    "RL-1.projected": outages.lengths,
     "RL-3": failover.crash_in_all,
     "RL-3.detect": failover.crash_detection,
     "RL-3.failover": failover.crash_failover,
