@@ -112,7 +112,7 @@ def _result(wish: Wish) -> int:
     trials = read_trials(TRIALS_OUT, wish.run)
     table = rows(trials, wish.systems)
     judged = claims(table)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(_table(table))
     for one in (trial for trial in trials if trial.void):
         console.print(f"void: {one.system} {one.kind} {one.number}: {one.void}")

@@ -14,6 +14,7 @@ import sys
 
 PEER_S = 0.05
 RETRY_S = 0.5
+CATCH_UP_S, CATCH_UP_TRIES = 1.0, 5
 
 
 class Replica:
@@ -35,10 +36,21 @@ class Replica:
         writer.close()
 
     async def catch_up(self) -> None:
-        """Takes over what the peer has; a peer that does not answer has nothing for us."""
-        answer = await self._ask_peer({"all": True}, 10 * PEER_S)
-        for client, numbers in (answer or {}).get("all", {}).items():
-            self._sets.setdefault(client, set()).update(numbers)
+        """Takes over what the peer has; one that refuses, or does not answer for long, has nothing for us."""
+        for _ in range(CATCH_UP_TRIES):
+            try:
+                async with asyncio.timeout(CATCH_UP_S):
+                    reader, writer = await asyncio.open_connection(self._peer, self._port, limit=1 << 26)
+                    writer.write(b'{"all": true}\n')
+                    answer = json.loads(await reader.readline())
+                    writer.close()
+            except (ConnectionRefusedError, ValueError):
+                return
+            except OSError:  # TimeoutError is one
+                continue
+            for client, numbers in answer["all"].items():
+                self._sets.setdefault(client, set()).update(numbers)
+            return
 
     async def _answer(self, question: dict[str, object]) -> dict[str, object]:
         if "all" in question:
@@ -51,30 +63,29 @@ class Replica:
         assert isinstance(n, int)
         mine.add(n)
         if "add" in question:
-            await self._ask_peer({"client": client, "copy": n}, PEER_S)
+            await self._copy({"client": client, "copy": n})
         return {"server": self._host}
 
-    async def _ask_peer(
-        self, question: dict[str, object], timeout_s: float
-    ) -> dict[str, dict[str, list[int]]] | None:
+    async def _copy(self, question: dict[str, object]) -> None:
+        """Gives the peer a number, as far as it answers."""
         loop = asyncio.get_running_loop()
         async with self._lock:
             if self._link is None and loop.time() < self._not_before:
-                return None
+                return
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(PEER_S):
                     if self._link is None:
-                        self._link = await asyncio.open_connection(self._peer, self._port, limit=1 << 26)
+                        self._link = await asyncio.open_connection(self._peer, self._port)
                     reader, writer = self._link
                     writer.write(json.dumps(question).encode() + b"\n")
-                    answer: dict[str, dict[str, list[int]]] = json.loads(await reader.readline())
-                    return answer
-            except (OSError, ValueError):  # gone, too slow, or half an answer
-                if self._link is not None:
-                    self._link[1].transport.abort()
-                    self._link = None
-                self._not_before = loop.time() + RETRY_S
-                return None
+                    if await reader.readline():
+                        return
+            except OSError:  # gone, or too slow
+                pass
+            if self._link is not None:
+                self._link[1].transport.abort()
+                self._link = None
+            self._not_before = loop.time() + RETRY_S
 
 
 async def main(host: str, peer: str, port: int) -> None:

@@ -62,9 +62,9 @@ async def _unless_cut(work: Coroutine[Any, Any, T]) -> T:
     when `drop` shuts its socket down.
     """
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_heard)
     done, _ = await asyncio.wait({task}, timeout=OPERATION_S)
     if not done:
-        task.add_done_callback(_heard)
         raise TimeoutError
     return task.result()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 from benchmarks.peers.registers import OPERATION_S, hosts_of
 
@@ -20,13 +22,17 @@ class SentinelRegister:
         places = [place.rsplit(":", 1) for place in settings["sentinels"].split(",")]
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it so
             [(address, int(port)) for address, port in places],
-            sentinel_kwargs={"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S},
+            sentinel_kwargs={
+                "socket_timeout": SENTINEL_S,
+                "socket_connect_timeout": SENTINEL_S,
+                "retry": Retry(NoBackoff(), 0),
+            },
         )
         self._redis = sentinel.master_for(
             settings["master"],
             socket_timeout=OPERATION_S,
             socket_connect_timeout=OPERATION_S,
-            retry=None,
+            retry=Retry(NoBackoff(), 0),
         )
 
     async def add(self, client: str, n: int) -> str:

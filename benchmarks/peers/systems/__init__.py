@@ -67,8 +67,8 @@ def systems(site: Site) -> dict[str, Callable[[], System]]:
 
     return {
         OURS: lambda: Ours(site),
-        "keepalived-1s": lambda: Keepalived(site, "keepalived-1s", advert_s=1.0, check_s=1.0),
-        "keepalived-fast": lambda: Keepalived(site, "keepalived-fast", advert_s=0.1, check_s=0.1),
+        "keepalived-1s": lambda: Keepalived(site, "keepalived-1s", advert_s=1.0, told=False),
+        "keepalived-fast": lambda: Keepalived(site, "keepalived-fast", advert_s=0.1, told=True),
         "redis-sentinel": lambda: RedisSentinel(site),
         "patroni": lambda: Patroni(site),
     }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
+from pathlib import Path
 
 from benchmarks.peers.site import WORKERS, Site
 from benchmarks.peers.systems import ClientOrder, await_whole
 from benchmarks.peers.systems.programs import Program, Programs, accepts
+from infra.substrates.base import SubstrateError
+from infra.substrates.census import identify, send, wait_gone
 
 PORT = 7000
 PRIORITY = {"mainpc": 101, "pc2": 100}
@@ -15,14 +20,20 @@ CONFIGURATION = """\
 global_defs {{
     vrrp_version 3
     script_user root
+    vrrp_rt_priority 50
+    vrrp_no_swap
     vrrp_garp_master_delay 1
 }}
-vrrp_script server {{
+vrrp_script answers {{
     script "{check}"
-    interval {check_s:g}
+    interval 1
     timeout 1
     fall 1
     rise 1
+}}
+track_file ended {{
+    file "{ended}"
+    weight 0
 }}
 vrrp_instance service {{
     state BACKUP
@@ -35,9 +46,16 @@ vrrp_instance service {{
         {virtual}/24
     }}
     track_script {{
-        server
+        answers
     }}
-}}
+{track_file}}}
+"""
+"""A script is run once a second at the most often. A tracked file is seen at once (inotify)."""
+
+TRACK_FILE = """\
+    track_file {
+        ended
+    }
 """
 
 CHECK = """\
@@ -46,18 +64,21 @@ CHECK = """\
 exec 3<>/dev/tcp/127.0.0.1/{port}
 """
 
+SUPERVISE = 'echo 0 > "$0"; "$@" & echo $! > "$0.pid"; wait; echo 1 > "$0"'
+"""What an init system would do for the tracked file: says in it whether the server has ended."""
+
 
 class Keepalived:
     """Two hosts share the address; the witness has no part in it, VRRP knows no third vote.
 
-    `advert_s`: the interval of advertisements; a backup takes over after three of them and a bit. `check_s`:
-    how often each host looks after its server.
+    `advert_s`: the interval of advertisements; a backup takes over after three of them and a bit. `told`:
+    whether keepalived is told of the server's end, besides looking after it once a second.
     """
 
-    def __init__(self, site: Site, name: str, *, advert_s: float, check_s: float) -> None:
+    def __init__(self, site: Site, name: str, *, advert_s: float, told: bool) -> None:
         self.name = name
         self._site = site
-        self._advert_s, self._check_s = advert_s, check_s
+        self._advert_s, self._told = advert_s, told
         self._programs = Programs(site)
 
     def start(self) -> None:
@@ -68,12 +89,14 @@ class Keepalived:
             (self._site.folder / f"{host}-keepalived.conf").write_text(
                 CONFIGURATION.format(
                     check=check,
-                    check_s=self._check_s,
+                    ended=self._ended(host),
+                    track_file=TRACK_FILE if self._told else "",
                     advert_s=self._advert_s,
                     priority=PRIORITY[host],
                     virtual=self._site.virtual,
                 )
             )
+            self._ended(host).write_text("0\n")
             self.revive(host)
         await_whole(self)
 
@@ -81,7 +104,9 @@ class Keepalived:
         return ClientOrder("python", "vip", {"address": self._site.virtual, "port": str(PORT)})
 
     def kill_process(self, host: str) -> None:
-        self._programs.kill(host, "server")
+        process = identify(int(self._ended(host).with_name(f"{host}-ended.pid").read_text()))
+        if process is None or not send(process, signal.SIGKILL) or not wait_gone((process,), 5.0):
+            raise SubstrateError(f"{host}/server", "it could not be killed", "see its log")
 
     def forget_power(self, host: str) -> None:
         self._site.forget_address(host, self._site.virtual)
@@ -90,8 +115,16 @@ class Keepalived:
         if host not in WORKERS:
             return
         peer = next(other for other in WORKERS if other != host)
-        server = ("python", "-m", "benchmarks.peers.vip_server", host, self._site.address(peer), str(PORT))
-        self._programs.ensure(host, Program("server", server))
+        server = (
+            sys.executable,
+            "-m",
+            "benchmarks.peers.vip_server",
+            host,
+            self._site.address(peer),
+            str(PORT),
+        )
+        supervised = ("/bin/sh", "-c", SUPERVISE, str(self._ended(host)), *server)
+        self._programs.ensure(host, Program("server", supervised))
         files = f"{self._site.folder}/{host}-keepalived"
         argv = (
             str(self._site.tools.keepalived),
@@ -109,6 +142,10 @@ class Keepalived:
             and all(accepts(self._site.address(host), PORT) for host in WORKERS)
             and all(self._logged_backup_or_master(host) for host in WORKERS)
         )
+
+    def _ended(self, host: str) -> Path:
+        """The file that keepalived tracks; beside it, as `.pid`, the server's process."""
+        return self._site.folder / f"{host}-ended"
 
     def _logged_backup_or_master(self, host: str) -> bool:
         """Whether the last state that keepalived has told is one of a host that takes part."""

@@ -149,6 +149,7 @@ class Patroni:
                     "local all all trust",
                     "host all all 127.0.0.1/32 trust",
                     f"host all all {network} trust",
+                    "host replication all 127.0.0.1/32 trust",
                     f"host replication all {network} trust",
                 ],
                 "parameters": {
