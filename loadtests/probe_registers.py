@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 
 import msgspec
 
@@ -37,6 +37,7 @@ class RegisterWork:
         self._output = output
         self._client = client
         self._lanes: list[asyncio.Task[None]] = []
+        self._flying: set[asyncio.Task[bool]] = set()
         self._lives = itertools.count()
 
     async def work(self, command: Registers) -> None:
@@ -48,10 +49,10 @@ class RegisterWork:
             self._lanes.append(asyncio.create_task(self._read(agent, command, 1.0 - offset)))
 
     async def close(self) -> None:
-        """Ends all of it; an operation in flight gets the outcome that nobody knows."""
+        """Begins nothing new, and waits for the outcomes of what is in flight."""
         for lane in self._lanes:
             lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        await asyncio.gather(*self._lanes, *self._flying, return_exceptions=True)
         self._lanes.clear()
 
     async def _write(self, agent: str, command: Registers, offset: float) -> None:
@@ -60,7 +61,8 @@ class RegisterWork:
         value = 0
         async for _ in _beats(command.interval_ms / 1000.0, offset):
             body = {"key": register, "value": str(value)}
-            if not await self._one(process, "write", agent, register, "store", body, value, command):
+            one = self._one(process, "write", agent, register, "store", body, value, command)
+            if not await self._whole(one):
                 process = self._process("write", agent)
             value += 1
 
@@ -69,10 +71,16 @@ class RegisterWork:
         turns = itertools.cycle(command.hosts)
         async for _ in _beats(command.interval_ms / 1000.0, offset):
             register = f"{next(turns)}/{command.round}"
-            if not await self._one(
-                process, "read", agent, register, "fetch", {"key": register}, None, command
-            ):
+            one = self._one(process, "read", agent, register, "fetch", {"key": register}, None, command)
+            if not await self._whole(one):
                 process = self._process("read", agent)
+
+    async def _whole(self, one: Coroutine[None, None, bool]) -> bool:
+        """Whatever ends the lane, its operation gets its own outcome."""
+        task = asyncio.create_task(one)
+        self._flying.add(task)
+        task.add_done_callback(self._flying.discard)
+        return await asyncio.shield(task)
 
     def _process(self, kind: str, agent: str) -> str:
         return f"{kind}-{self._output.host}-{agent}.{next(self._lives)}"
@@ -106,9 +114,6 @@ class RegisterWork:
         except CallError as error:
             kind = Kind.FAIL if error.definite or f == "read" else Kind.INFO
             self._output.end(process, kind, f, key, Trouble(error=error.message, code=error.code))
-        except asyncio.CancelledError:
-            self._output.end(process, Kind.INFO, f, key, Trouble(error="the client was ended"))
-            raise
         return kind is not Kind.INFO
 
 

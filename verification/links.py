@@ -15,12 +15,15 @@ import msgspec
 
 from infra.substrates.base import Substrate
 from loadtests.protocol import CONTROL_PREFIX, AnyAnswer, AnyCommand, Done, Hello, Stop
+from loadtests.raw import Raw
 from loadtests.record import Record
 from verification.history import Journal
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 CHUNK_BYTES = 1 << 16
+EVERY = "*"
+"""In place of a key: records with any."""
 
 Listener = Callable[[Record], None]
 
@@ -53,6 +56,8 @@ class ProbeLink:
         self._records = msgspec.json.Decoder(Record)
         self._reading: asyncio.Task[None] | None = None
         self._ending = False
+        self.ended = asyncio.Event()
+        """Set when its output has ended: its process is gone."""
 
     @classmethod
     async def start(cls, substrate: Substrate, host: str, journal: Journal, log: Path) -> ProbeLink:
@@ -91,7 +96,7 @@ class ProbeLink:
 
     @contextlib.contextmanager
     def listening(self, key: str | None, listener: Listener) -> Iterator[None]:
-        """While it lasts, `listener` gets every record with this key."""
+        """While it lasts, `listener` gets every record with this key; `EVERY`: with any."""
         self._listeners.setdefault(key, []).append(listener)
         try:
             yield
@@ -138,6 +143,7 @@ class ProbeLink:
                 self._take(lines)
         finally:
             transport.close()
+            self.ended.set()
             waiting: list[asyncio.Future[Done] | asyncio.Future[Hello]] = [
                 *self._waiting.values(),
                 self._hello,
@@ -156,7 +162,7 @@ class ProbeLink:
                 self._answered(self._answers.decode(line))
             elif self._listeners:
                 record = self._records.decode(line)
-                for listener in tuple(self._listeners.get(record.key, ())):
+                for listener in (*self._listeners.get(record.key, ()), *self._listeners.get(EVERY, ())):
                     listener(record)
 
     def _answered(self, answer: AnyAnswer) -> None:
@@ -189,6 +195,7 @@ class LoadLink:
         workload: str,
         users: int,
         seed: int,
+        raw: Raw = Raw.ALL,
         run_s: int,
         history: Path,
         log: Path,
@@ -197,7 +204,7 @@ class LoadLink:
         argv = [
             *("python", "-m", "locust", "-f", locustfile(), "--headless", "--only-summary"),
             *("--users", str(users), "--spawn-rate", str(users), "--run-time", f"{run_s}s"),
-            *("--workload", workload, "--history", "-", "--seed", str(seed)),
+            *("--workload", workload, "--history", "-", "--raw", raw.value, "--seed", str(seed)),
             "--end-with-input",
         ]
         process = await asyncio.to_thread(_spawn_load, substrate, host, argv, history, log)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from infra.topology import AgentSpec, Fleet
+from infra.topology import AgentSpec, Fleet, HostRole
 from reports import model
 from verification.catalogue import Catalogue, CatalogueEntry, Estimator, ProfilePlan
 
@@ -72,12 +72,13 @@ class RegistrationTrial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """The load that runs meanwhile, for each host; under `least_share` of it, what needs it is void."""
+    """The load that runs meanwhile, for each host; under `least_share` of its planned arrivals, what
+    needs it is void."""
 
     workload: str
     per_s: float
     users: int
-    least_share: float = 0.9
+    least_share: float = 0.95
 
 
 class RunPlan(model.Plan, frozen=True, kw_only=True):
@@ -91,6 +92,7 @@ class RunPlan(model.Plan, frozen=True, kw_only=True):
     registrations: tuple[RegistrationTrial, ...] = ()
     host_faults: tuple[HostTrial, ...] = ()
     switches: tuple[SwitchTrial, ...] = ()
+    witness: str | None = None
     registers: tuple[str, ...] = ()
     """Agents whose registers are written and read through faults on hosts."""
 
@@ -154,6 +156,7 @@ def make_plan(
         registrations=_registration_order(planned, hosts, chance, seed),
         host_faults=host_faults,
         switches=switches,
+        witness=next((host.name for host in fleet.hosts if host.role is HostRole.WITNESS), None),
         registers=_register_agents(agents, between) if host_faults or switches else (),
     )
 

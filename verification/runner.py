@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import secrets
 import signal
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +22,16 @@ from pathlib import Path
 import msgspec
 
 from infra.substrates.base import Substrate
+from loadtests.raw import Raw
 from loadtests.workload import Workload, load_workload
 from reports import model
 from reports.model import Run, RunState
 from verification import machine
-from verification.campaigns import discovery, monitoring, registration
+from verification.campaigns import discovery, exchange, instruments, monitoring, registration
 from verification.campaigns.bench import Bench
 from verification.campaigns.faults import Faults
+from verification.campaigns.hosts import HostTrials
+from verification.campaigns.switches import SwitchOvers
 from verification.catalogue import Catalogue, load_catalogue
 from verification.deployment import Deployment
 from verification.history import Journal
@@ -39,6 +43,10 @@ from verification.progress import Progress
 LOAD_LIMIT_S = {"quick": 1200}
 """The load ends by itself after so long, should the harness be killed."""
 DEFAULT_LOAD_LIMIT_S = 4 * 3600
+RAW_PROFILES = ("quick",)
+"""Profiles whose load writes every operation; of the others' load, its seconds and its failures are kept."""
+HOST_TIMEOUT_S = 15.0
+"""How long a trial on a host waits for what it waits for."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -139,9 +147,10 @@ async def _measure(plan: RunPlan, substrate: Substrate, folder: _Folder, progres
     async with contextlib.AsyncExitStack() as stack:
         bench = await _bench(plan, substrate, folder, progress, stack)
         await discovery.calibrate(bench)
+        await instruments.clocks(bench)
         if plan.plans("SD-1"):
             await discovery.census(bench)
-        await _start_load(plan, substrate, folder, progress, stack)
+        loads = await _start_load(plan, substrate, folder, progress, stack)
         if plan.plans("SD-2"):
             await discovery.warm(bench, plan.rule("SD-2").n or 0)
         if plan.plans("SD-2.cold"):
@@ -153,6 +162,13 @@ async def _measure(plan: RunPlan, substrate: Substrate, folder: _Folder, progres
             await Faults(bench, _fault_timeout_s(plan)).run()
         if plan.plans("OB-1.targets"):
             await monitoring.targets(bench)
+        await asyncio.gather(*(load.stop() for load in loads))
+        if plan.plans("RK-3"):
+            await exchange.signs_of_life(bench, plan.rule("RK-3").n or 0)
+        if plan.switches:
+            await SwitchOvers(bench).run()
+        if plan.host_faults:
+            await HostTrials(bench, HOST_TIMEOUT_S).run()
         progress.phase("collecting")
 
 
@@ -169,16 +185,20 @@ async def _bench(
     progress.phase("starting probes")
     journals = {
         name: stack.enter_context(Journal(folder.path / "history" / f"{name}.jsonl"))
-        for name in ("nemesis", "prometheus", *(f"probe-{host}" for host in plan.hosts))
+        for name in ("nemesis", "prometheus")
     }
     journal = stack.enter_context(Journal(folder.path / "journal.jsonl"))
-    probes: dict[str, ProbeLink] = {}
-    for host in plan.hosts:
-        probe = await ProbeLink.start(
-            substrate, host, journals[f"probe-{host}"], folder.path / "logs" / f"probe-{host}.log"
-        )
+    lives: Counter[str] = Counter()
+
+    async def start_probe(host: str) -> ProbeLink:
+        lives[host] += 1
+        name = f"probe-{host}" if lives[host] == 1 else f"probe-{host}.{lives[host]}"
+        written = stack.enter_context(Journal(folder.path / "history" / f"{name}.jsonl"))
+        probe = await ProbeLink.start(substrate, host, written, folder.path / "logs" / f"{name}.log")
         stack.push_async_callback(probe.close)
-        probes[host] = probe
+        return probe
+
+    probes = {host: await start_probe(host) for host in plan.hosts}
     return Bench(
         plan=plan,
         substrate=substrate,
@@ -188,28 +208,31 @@ async def _bench(
         journal=journal,
         progress=progress,
         folder=folder.path,
+        start_probe=start_probe,
     )
 
 
 async def _start_load(
     plan: RunPlan, substrate: Substrate, folder: _Folder, progress: Progress, stack: contextlib.AsyncExitStack
-) -> None:
+) -> list[LoadLink]:
     progress.phase("starting the load")
 
-    async def start(host: str) -> None:
+    async def start(host: str) -> LoadLink:
         load = await LoadLink.start(
             substrate,
             host,
             workload=plan.load.workload,
             users=plan.load.users,
             seed=plan.seed,
+            raw=Raw.ALL if plan.profile in RAW_PROFILES else Raw.FAILURES,
             run_s=LOAD_LIMIT_S.get(plan.profile, DEFAULT_LOAD_LIMIT_S),
             history=folder.path / "history" / f"load-{host}.jsonl",
             log=folder.path / "logs" / f"load-{host}.log",
         )
         stack.push_async_callback(load.stop)
+        return load
 
-    await asyncio.gather(*(start(host) for host in plan.hosts))
+    return list(await asyncio.gather(*(start(host) for host in plan.hosts)))
 
 
 class _Folder:

@@ -18,6 +18,8 @@ import msgspec
 from loadtests import protocol as p
 from loadtests.record import Kind, Record, encode_line, now_ns, raw
 
+PROOFS = {"crash": "exited", "hang": "frozen"}
+FAULTS = (*PROOFS, "errors", "slow")
 LEFT_S, SERVED_S, VALIDATED_S = 0.02, 0.03, 0.05
 
 
@@ -71,11 +73,11 @@ class Agent(threading.Thread):
         number = 0
         self._view(old)
         while not self.stopped.is_set():
-            fault = next((f for f in ("crash", "hang") if (self.folder / f"{self.agent}.{f}").exists()), None)
+            fault = next((f for f in FAULTS if (self.folder / f"{self.agent}.{f}").exists()), None)
             if fault and not told:
                 told, fault_ns = True, now_ns()
-                if self.trial:
-                    self._proof("exited" if fault == "crash" else "frozen", old)
+                if self.trial and fault in PROOFS:
+                    self._proof(PROOFS[fault], old)
             since = (now_ns() - fault_ns) / 1e9 if told else 0.0
             if told and not self.left and since > LEFT_S:
                 self.left = True
@@ -137,9 +139,15 @@ def probe(folder: Path) -> None:
                 agent.join()
                 if agent.trial and agent.left:
                     (folder / f"{command.agent}.incarnation").write_text(str(agent.incarnation() + 1))
-                for fault in ("crash", "hang"):
+                for fault in FAULTS:
                     if agent.trial:
                         (folder / f"{command.agent}.{fault}").unlink(missing_ok=True)
+            case p.Misbehave():
+                proof = p.Proof(trial=command.trial, pid=0, incarnation=0, fact=command.mode)
+                if command.mode != "none":
+                    (folder / f"{command.agent}.{command.mode}").touch()
+                    process = f"misbehaving-{out.host}-{command.agent}"
+                    out.pair(process, "misbehaving", command.agent, proof, proof)
             case p.Await():
                 threading.Thread(target=wait_for, args=(out, folder, command.name), daemon=True).start()
             case p.Register():

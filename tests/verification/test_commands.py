@@ -43,7 +43,7 @@ def test_criteria_for_a_person(capsys, arguments, there, not_there):
             ["criteria", "--profile", "x"],
             "threenines: profile x: plans nothing in this version; use one of: quick",
         ),
-        (["verify", "--profile", "nightly"], "threenines: profile nightly: nothing is planned for it"),
+        (["verify", "--profile", "soak"], "threenines: profile soak: nothing is planned for it"),
         (["verify", "--stack", "nowhere"], "threenines: stack nowhere: there is no"),
         (["verify", "--fleet", "no-such.yaml"], "no-such.yaml"),
         (["verify", "--seed", "x"], "threenines: usage:"),

@@ -91,6 +91,10 @@ class MadeUpDeployment:
         self.log.append("restore")
 
 
+HOSTS_NEEDED = ("RL-5", "RL-7", "RL-8", "RK-3")
+"""Rows about real hosts, which a made-up stack does not have."""
+
+
 def small(catalogue: Catalogue | None = None) -> Catalogue:
     """The catalogue with samples that a test can wait for; its claims are weaker accordingly."""
     catalogue = catalogue or load_catalogue()
@@ -105,6 +109,7 @@ def small(catalogue: Catalogue | None = None) -> Catalogue:
                 timeout_s=2.0,
             )
             for name, quick in entry.plans.items()
+            if entry.row not in HOSTS_NEEDED
         }
         if entry.id == "SD-3.run":
             entries.append(msgspec.structs.replace(entry, plans=plans, target=50.0))
@@ -166,7 +171,7 @@ def test_a_run_from_plan_to_report(tmp_path, deployment, capsys):
     assert {c.verdict for c in report.criteria if not c.planned} == {Verdict.NOT_MEASURED}
     assert (tmp_path / "out" / "latest" / "report.html").is_file()
     told = capsys.readouterr().err
-    assert "crashes and hangs of agents: 12 trials" in told
+    assert "failures of agents and services: 18 trials" in told
     # The same history gives the same verdicts, without the stack.
     verdicts = (folder / "verdicts.json").read_bytes()
     judge_run(folder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.substrates.base import Substrate
+from loadtests.protocol import Events
 from loadtests.record import Kind, Record, now_ns, raw
 from verification.history import History, Journal
 from verification.links import LinkError, ProbeLink
@@ -25,6 +27,23 @@ class Bench:
     journal: Journal
     progress: Progress
     folder: Path
+    start_probe: Callable[[str], Awaitable[ProbeLink]]
+    """Starts a probe on a host, with a history file of its own."""
+
+    @property
+    def witness(self) -> str | None:
+        """The host that only votes."""
+        return self.plan.witness
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """All hosts that vote."""
+        return self.plan.hosts if self.witness is None else (*self.plan.hosts, self.witness)
+
+    async def revive(self, host: str) -> None:
+        """A new probe in place of one that was lost with its host. Raises LinkError."""
+        self.probes[host] = await self.start_probe(host)
+        require((await self.probes[host].ask(Events())).error, host)
 
     def history(self) -> History:
         """What probes and harness have written so far, the load's records left out. Raises HistoryError."""

@@ -8,14 +8,16 @@ import contextlib
 import msgspec
 
 from infra.substrates.base import SubstrateError
-from loadtests.protocol import Arm, Call, Events, FaultPlan, Release, Watch
+from loadtests.protocol import Arm, Call, Events, FaultPlan, Misbehave, Release, Watch
 from loadtests.record import Kind, Record, now_ns, raw
 from verification.campaigns.bench import Bench, require
 from verification.campaigns.tracker import Tracker
+from verification.links import LinkError
 from verification.looks import wanted
 from verification.plan import SIGNALS, FaultTrial, touches
 
 SLOTS = 3
+MISBEHAVIOUR = frozenset({"errors", "slow"})
 REST_S = 12.0
 """Between two faults on one agent, so that the host's back-off after several crashes does not set in."""
 REST_POLL_S = 0.25
@@ -41,16 +43,16 @@ class Faults:
         self._rested: dict[str, float] = {}
         self._running: dict[asyncio.Task[Tracker], FaultTrial] = {}
         self._done = self._void = self._late = 0
-        self._slowest_ms = {"crash": 0.0, "hang": 0.0}
+        self._slowest_ms = dict.fromkeys(SIGNALS, 0.0)
 
     async def run(self) -> None:
         """Runs them in the plan's order, as far as they do not touch one another, stage by stage."""
-        self._bench.progress.phase("crashes and hangs of agents", len(self._waiting))
+        self._bench.progress.phase("failures of agents and services", len(self._waiting))
         for host, probe in self._bench.probes.items():
             require((await probe.ask(Events())).error, host)
         await self._all_waiting()
         while more := await self._next_stage():
-            self._bench.progress.phase("crashes and hangs of agents, next stage", self._done + more)
+            self._bench.progress.phase("failures of agents and services, next stage", self._done + more)
             await self._all_waiting()
 
     async def _next_stage(self) -> int:
@@ -161,11 +163,10 @@ class Faults:
         begin_ns = now_ns()
         tracker.begin(begin_ns)
         kind = Kind.OK
-        try:
-            await asyncio.to_thread(bench.substrate.signal, trial.home, f"agent/{trial.agent}", told.signal)
-        except SubstrateError as error:
+        error = await self._send(trial, told.signal)
+        if error is not None:
             kind = Kind.FAIL
-            bench.note("signal not sent", trial=trial.id, error=str(error))
+            bench.note("fault not injected", trial=trial.id, error=error)
         end_ns = now_ns()
         for which, at in ((Kind.INVOKE, begin_ns), (kind, end_ns)):
             self._record(f"nemesis-{trial.id}", which, "fault", trial.agent, told, at)
@@ -181,8 +182,23 @@ class Faults:
                 await tracker.done.wait()
         await asyncio.sleep(SETTLE_S)
 
+    async def _send(self, trial: FaultTrial, signal: str) -> str | None:
+        """Breaks the agent; None when that was done, else why not."""
+        if trial.fault in MISBEHAVIOUR:
+            told = Misbehave(agent=trial.agent, trial=trial.id, mode=trial.fault)
+            return (await self._bench.probes[trial.home].ask(told)).error
+        try:
+            await asyncio.to_thread(self._bench.substrate.signal, trial.home, f"agent/{trial.agent}", signal)
+        except SubstrateError as error:
+            return str(error)
+        return None
+
     async def _release(self, trial: FaultTrial, tracker: Tracker) -> None:
-        """Lets go of the agent everywhere; one that is still frozen goes on."""
+        """Lets go of the agent everywhere; one that is still frozen goes on, one that fails recovers."""
+        if trial.fault in MISBEHAVIOUR and tracker.begun and not tracker.exited:
+            mend = Misbehave(agent=trial.agent, trial=trial.id, mode="none")
+            with contextlib.suppress(LinkError):
+                await self._bench.probes[trial.home].ask(mend)
         if trial.fault == "hang" and tracker.begun and not tracker.exited:
             with contextlib.suppress(
                 SubstrateError

@@ -97,7 +97,7 @@ class Tracker:
                 self._view[host] = msgspec.json.decode(record.value, type=View)
             case "call":
                 self._called(self._hosts[host], begun_ns, record.type is Kind.OK)
-            case "exited" | "frozen" if record.type is Kind.OK and host == self._trial.home:
+            case "exited" | "frozen" | "misbehaving" if record.type is Kind.OK and host == self._trial.home:
                 self.exited = self.exited or record.f == "exited"
                 if self._gone_ns is None and record.f == self._fact and self._begin_ns is not None:
                     self._gone_ns = record.time_ns
@@ -106,7 +106,7 @@ class Tracker:
 
     @property
     def _fact(self) -> str:
-        return "exited" if self._trial.fault == "crash" else "frozen"
+        return {"crash": "exited", "hang": "frozen"}.get(self._trial.fault, "misbehaving")
 
     def _called(self, host: _Host, begun_ns: int, good: bool) -> None:
         if self._begin_ns is None:

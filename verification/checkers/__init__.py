@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from verification.checkers import discovery, failover, monitoring, outages, registration
+from verification.checkers import (
+    discovery,
+    failover,
+    hosts,
+    linearizable,
+    links,
+    monitoring,
+    outages,
+    registers,
+    registration,
+    switches,
+)
 from verification.history import History
 from verification.observations import Observations
 from verification.plan import RunPlan
@@ -30,4 +41,19 @@ CHECKERS: dict[str, Checker] = {
     "RL-3.failover": failover.crash_failover,
     "RL-3.validate": failover.crash_validation,
     "RL-3.hang": failover.hang_in_all,
+    "RL-4": failover.service_in_all,
+    "RL-4.detect": failover.service_detection,
+    "RL-4.failover": failover.service_failover,
+    "RL-4.reroute": failover.service_rerouting,
+    "RL-5": hosts.in_all,
+    "RL-5.detect": hosts.detection,
+    "RL-5.failover": hosts.failover,
+    "RL-5.state": hosts.state,
+    "RL-7.switchover": switches.calls,
+    "RL-8": registers.faults,
+    "RL-8.owners": registers.owners,
+    "RL-8.writes": registers.writes,
+    "RL-8.linearizable": linearizable.census,
+    "RK-3": links.latency,
+    "RK-3.loss": hosts.lost_links,
 }

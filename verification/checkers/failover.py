@@ -46,6 +46,17 @@ class Outcome:
         return max(0.0, self.validated_ms - self.served_ms)
 
     @property
+    def rerouting_ms(self) -> float | None:
+        """Of the slower host: from the answers without the old incarnation to its first good call."""
+        left = dict(self.left_by_host)
+        waits = [
+            None if at is None or (gone := left.get(host)) is None else max(0.0, at - gone)
+            for host, at in self.served_by_host
+        ]
+        known = [wait for wait in waits if wait is not None]
+        return max(known) if known and len(known) == len(waits) else None
+
+    @property
     def total_ms(self) -> float | None:
         """From the fault to the end of all of it."""
         if self.validated_ms is None or self.served_ms is None or self.left_ms is None:
@@ -100,6 +111,39 @@ def hang_in_all(plan: RunPlan, history: History) -> Observations:
     return _observe(plan, history, ("hang",), lambda o: (o.total_ms, _all_kept(plan, o)))
 
 
+SERVICES = ("errors", "slow")
+"""A service that fails although its process lives and answers pings."""
+
+
+def service_detection(plan: RunPlan, history: History) -> Observations:
+    """Service: milliseconds until the failing incarnation had left the answers of all hosts."""
+    return _observe(plan, history, SERVICES, lambda o: (o.left_ms, None))
+
+
+def service_failover(plan: RunPlan, history: History) -> Observations:
+    """Service: milliseconds until callers on all hosts had a good answer."""
+    return _observe(plan, history, SERVICES, lambda o: (o.served_ms, None))
+
+
+def service_rerouting(plan: RunPlan, history: History) -> Observations:
+    """Service: milliseconds from leaving the answers to the first good one, on the later host."""
+    return _observe(plan, history, SERVICES, lambda o: (o.rerouting_ms, None))
+
+
+def service_in_all(plan: RunPlan, history: History) -> Observations:
+    """Service: the whole of it, kept when each of the three limits is."""
+    return _observe(plan, history, SERVICES, lambda o: (o.total_ms, _service_kept(plan, o)))
+
+
+def _service_kept(plan: RunPlan, outcome: Outcome) -> bool:
+    limits = (
+        (outcome.left_ms, "RL-4.detect"),
+        (outcome.served_ms, "RL-4.failover"),
+        (outcome.rerouting_ms, "RL-4.reroute"),
+    )
+    return all(value is not None and value < plan.catalogue.target(name) for value, name in limits)
+
+
 def left_the_answers(plan: RunPlan, history: History) -> Observations:
     """Crash and hang: milliseconds until the old incarnation had left the answers of all hosts."""
     return _observe(plan, history, ("crash", "hang"), lambda o: (o.left_ms, None))
@@ -149,21 +193,21 @@ def _outcome(
         return void("the trial was not brought to its end")
     if fault.kind is not Kind.OK:
         return void("the signal was not sent")
-    fact = "exited" if told.fault == "crash" else "frozen"
+    fact = _FACTS[told.fault]
     gone = next(
         (
             done
             for name, done, proof in seen.proofs
             if name == fact
             and proof.trial == told.trial
-            and proof.incarnation == told.incarnation
+            and proof.incarnation in (told.incarnation, 0)
             and done.end.type is Kind.OK
             and done.end.time_ns >= begin_ns
         ),
         None,
     )
     if gone is None:
-        return void(f"no proof that the process was {'gone' if fact == 'exited' else 'frozen'}")
+        return void(f"no proof that the process was {_FACT_WORDS[fact]}")
     gone_ns = gone.end.time_ns
     for host in plan.hosts:
         problem = _not_ready(told, seen, host, begin_ns)
@@ -189,6 +233,10 @@ def _outcome(
         left_by_host=tuple((host, since(at)) for host, at in left.items()),
         served_by_host=tuple((host, since(at)) for host, at in served.items()),
     )
+
+
+_FACTS = {"crash": "exited", "hang": "frozen", "errors": "misbehaving", "slow": "misbehaving"}
+_FACT_WORDS = {"exited": "gone", "frozen": "frozen", "misbehaving": "failing its calls"}
 
 
 def _not_ready(told: FaultPlan, seen: _Evidence, host: str, begin_ns: int) -> str | None:
@@ -273,7 +321,7 @@ def _gather(history: History) -> dict[str, _Evidence]:
             evidence = of(operation.key)
             kind = evidence.watches if operation.f == "watch" else evidence.calls
             kind.setdefault(host, []).append(done)
-    for operation in history.of("exited", "frozen"):
+    for operation in history.of("exited", "frozen", "misbehaving"):
         done = operation.completed()
         if done is not None:
             of(operation.key).proofs.append((operation.f, done, done.value(Proof)))

@@ -1,0 +1,303 @@
+"""Takes hosts away, one after the other, while the others are watched, called, written to and read from.
+
+The worker that serves most agents is the next victim: what was lost in one trial stands by in the next, so
+that no trial waits for a fail-back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from infra.substrates.base import SubstrateError
+from loadtests.protocol import Call, Fleet, HostFault, Picture, Registers, Release
+from loadtests.record import Kind, Record, now_ns, raw
+from verification.campaigns.bench import Bench, require
+from verification.campaigns.host_faults import KINDS, HostFaultKind, Scene, proved
+from verification.campaigns.host_tracker import HostTracker
+from verification.campaigns.stack_view import AskError, StackView
+from verification.links import EVERY, LinkError
+from verification.plan import HostTrial
+
+SETTLE_LIMIT_S = 60.0
+READY_LIMIT_S = 15.0
+POLL_S = 0.1
+LINGER_S = 0.05
+SWITCH_LIMIT_S = 10.0
+HOME_TRIES = 3
+CALL_EVERY_MS = 40.0
+REGISTER_EVERY_MS = 100.0
+BODIES = {"recall": msgspec.Raw(b'{"key":"probe"}'), "_ping": msgspec.Raw(b"{}")}
+"""Reads of an agent's state: answered by nobody but an owner that has loaded it."""
+
+
+class HostTrials:
+    """The trials on hosts of a run."""
+
+    def __init__(self, bench: Bench, timeout_s: float) -> None:
+        self._bench = bench
+        self._timeout_s = timeout_s
+        self._view = StackView(bench.substrate, bench.plan.hosts)
+        self._waiting = [trial for trial in bench.plan.host_faults if not trial.reserve]
+        self._reserve = [trial for trial in bench.plan.host_faults if trial.reserve]
+        self._names = tuple(agent.name for agent in bench.plan.agents if agent.standby is not None)
+        self._serving: dict[str, int] = {}
+        self._done = self._void = self._late = 0
+        self._slowest_ms: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Runs them all in the plan's order; at the end every domain is at home again."""
+        bench = self._bench
+        bench.progress.phase("losses of hosts", len(self._waiting))
+        try:
+            await self._view.learn()
+        except AskError as error:
+            raise LinkError(
+                f"hostd on {bench.plan.hosts[0]}", str(error), "see `threenines status`"
+            ) from error
+        try:
+            while self._waiting:
+                trial = self._waiting.pop(0)
+                self._finished(trial, await self._trial(trial))
+        finally:
+            with contextlib.suppress(LinkError):
+                await self._silence()
+            await asyncio.shield(self._go_home())
+            await self._view.close()
+
+    def _finished(self, trial: HostTrial, took_ms: float | None) -> None:
+        if took_ms is None:
+            self._void += 1
+            spare = next((one for one in self._reserve if one.fault == trial.fault), None)
+            if spare is not None:
+                self._reserve.remove(spare)
+                self._waiting.append(spare)
+        else:
+            self._done += 1
+            late = took_ms >= self._timeout_s * 1000
+            self._late += late
+            self._slowest_ms[trial.fault] = max(self._slowest_ms.get(trial.fault, 0.0), took_ms)
+        slowest = ", ".join(f"slowest {kind} {ms:.0f} ms" for kind, ms in self._slowest_ms.items())
+        note = f"{self._late} not recovered, {self._void} void" + (f", {slowest}" if slowest else "")
+        self._bench.progress.tick(self._done, note)
+
+    # One trial.
+
+    async def _trial(self, trial: HostTrial) -> float | None:
+        """Milliseconds from the fault to the last thing that was waited for; None: the trial is void."""
+        bench, kind = self._bench, KINDS[trial.fault]
+        self._mark(trial, Kind.INVOKE)
+        try:
+            scene = await self._scene(trial, kind)
+            if scene is None:
+                return None
+            registers = len(bench.plan.registers) * len(bench.plan.hosts)
+            tracker = HostTracker(bench.plan.registers, registers, len(self._names))
+            observer = bench.probes[scene.observer]
+            with observer.listening(EVERY, tracker.listener()):
+                return await self._observed(trial, kind, scene, tracker)
+        finally:
+            self._mark(trial, Kind.OK)
+
+    async def _scene(self, trial: HostTrial, kind: HostFaultKind) -> Scene | None:
+        """Everything is back and in use; None when the trial cannot be made."""
+        bench = self._bench
+        why = await self._settled()
+        if why is not None:
+            bench.note("trial not begun", trial=trial.id, why=why)
+            return None
+        for host in bench.plan.hosts:
+            await self._revive(host)
+        victim, observer = self._places()
+        scene = Scene(bench.substrate, victim, observer, bench.witness)
+        why = kind.possible(scene)
+        if why is not None:
+            bench.note("trial not begun", trial=trial.id, why=why)
+            return None
+        for probe in bench.probes.values():
+            told = Registers(
+                agents=bench.plan.registers,
+                hosts=bench.plan.hosts,
+                round=trial.id,
+                interval_ms=REGISTER_EVERY_MS,
+            )
+            require((await probe.ask(told)).error, probe.host)
+            for agent in bench.plan.registers:
+                await probe.ask(Call(agent=agent, bodies=BODIES, interval_ms=CALL_EVERY_MS))
+        return scene
+
+    async def _observed(
+        self, trial: HostTrial, kind: HostFaultKind, scene: Scene, tracker: HostTracker
+    ) -> float | None:
+        bench = self._bench
+        # What is there already is told again, now that somebody listens.
+        await bench.probes[scene.observer].ask(Fleet(names=self._names))
+        if not await _within(tracker.ready, READY_LIMIT_S):
+            bench.note("trial not begun", trial=trial.id, why=f"not all served as {scene.observer} sees it")
+            return None
+        served = tracker.serving.get(scene.victim, 0)
+        told = HostFault(trial=trial.id, fault=trial.fault, victim=scene.victim, served=served)
+        bench.note("host fault", trial=trial.id, victim=scene.victim, fault=trial.fault)
+        begin_ns = now_ns()
+        try:
+            sent = await self._do(trial, "host-fault", told, kind.inject, scene)
+            effect_ns = await self._effect(trial, told, kind, scene) if sent else None
+            if effect_ns is not None and kind.loses:
+                tracker.lost(scene.victim, effect_ns)
+                await _within(tracker.done, self._timeout_s)
+                await asyncio.sleep(LINGER_S)
+            elif effect_ns is not None:
+                await asyncio.sleep(kind.hold_s)
+        finally:
+            healed = await asyncio.shield(self._do(trial, "host-heal", told, kind.heal, scene))
+        if not healed:
+            raise LinkError(
+                f"host {scene.victim}", f"{trial.fault} could not be healed", "look at the journal"
+            )
+        if effect_ns is None:
+            return None
+        if not kind.loses:
+            begin_ns = now_ns()
+            if scene.observer in _gone(kind, scene):
+                await self._revive(scene.observer)
+            tracker.untouched(begin_ns)
+            await _within(tracker.done, self._timeout_s)
+        end_ns = tracker.end_ns
+        return self._timeout_s * 1000 if end_ns is None else max(0.0, (end_ns - begin_ns) / 1e6)
+
+    async def _effect(
+        self, trial: HostTrial, told: HostFault, kind: HostFaultKind, scene: Scene
+    ) -> int | None:
+        """Until the fault is proved; when that was at the latest, None: no proof."""
+        bench, process = self._bench, f"proof-{trial.id}"
+        self._record(process, Kind.INVOKE, "host-proof", trial.id, told)
+        good = await proved(kind, scene)
+        for host in _gone(kind, scene):
+            # A program of ours on the host was killed as well: its pipe says so, which is the kernel's word.
+            good = good and await _within(bench.probes[host].ended, 2.0)
+        at_ns = now_ns()
+        self._record(process, Kind.OK if good else Kind.FAIL, "host-proof", trial.id, told, at_ns)
+        return at_ns if good else None
+
+    async def _do(self, trial: HostTrial, f: str, told: HostFault, verb: object, scene: Scene) -> bool:
+        """Injects or heals; both instants are on record."""
+        process = f"{f}-{trial.id}"
+        assert callable(verb)
+        self._record(process, Kind.INVOKE, f, trial.id, told)
+        try:
+            await asyncio.to_thread(verb, scene)
+        except SubstrateError as error:
+            self._record(process, Kind.FAIL, f, trial.id, msgspec.structs.replace(told, detail=str(error)))
+            self._bench.note(f"{f} failed", trial=trial.id, error=str(error))
+            return False
+        self._record(process, Kind.OK, f, trial.id, told)
+        return True
+
+    # Between trials.
+
+    async def _settled(self) -> str | None:
+        """Waits until everything is back; what lacks when it does not come in time."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        waited: str | None = None
+        while True:
+            lacks = await self._lacks()
+            if lacks is None or loop.time() >= begin + SETTLE_LIMIT_S:
+                if waited is not None:
+                    self._bench.note("settled", after_s=f"{loop.time() - begin:.1f}", waited_for=waited)
+                return lacks
+            waited = lacks
+            await asyncio.sleep(POLL_S)
+
+    async def _lacks(self) -> str | None:
+        """What is not back yet, None: nothing."""
+        lacks = await self._view.whole()
+        if lacks is not None:
+            return lacks
+        well = await asyncio.gather(*(self._view.member_well(host) for host in self._bench.members))
+        sick = [host for host, good in zip(self._bench.members, well, strict=True) if not good]
+        return f"etcd on {', '.join(sick)} is not well" if sick else None
+
+    async def _revive(self, host: str) -> None:
+        """Sees that a probe of this host lives and looks at the fleet."""
+        bench = self._bench
+        if bench.probes[host].ended.is_set():
+            await bench.revive(host)
+        probe = bench.probes[host]
+
+        def seen(record: Record) -> None:
+            if record.f == "fleet" and record.type is Kind.OK:
+                self._serving = msgspec.json.decode(record.value, type=Picture).serving
+
+        with probe.listening(None, seen):
+            self._serving = {}
+            require((await probe.ask(Fleet(names=self._names))).error, host)
+            async with asyncio.timeout(READY_LIMIT_S):
+                while not self._serving:  # noqa: ASYNC110  it comes with the first record of the watch
+                    await asyncio.sleep(POLL_S / 10)
+
+    def _places(self) -> tuple[str, str]:
+        """Victim and observer: who serves most, and another worker. A tie goes by the plan's seed."""
+        hosts = self._bench.plan.hosts
+        victim = max(hosts, key=lambda host: (self._serving.get(host, 0), host == hosts[0]))
+        return victim, next(host for host in hosts if host != victim)
+
+    async def _silence(self) -> None:
+        """Ends what the probes do for these trials."""
+        for probe in self._bench.probes.values():
+            if probe.ended.is_set():
+                continue
+            await probe.ask(Registers(agents=()))
+            await probe.ask(Fleet(names=()))
+            for agent in self._bench.plan.registers:
+                await probe.ask(Release(agent=agent))
+
+    async def _go_home(self) -> None:
+        """Every domain back to its home host, as the stack was found; what cannot be is noted."""
+        await self._settled()
+        for home in self._bench.plan.hosts:
+            for _ in range(HOME_TRIES):
+                try:
+                    domain = (await self._view.domains(home)).get(home)
+                except AskError as error:
+                    self._bench.note("domain not asked for", home=home, error=str(error))
+                    continue
+                if domain is None or domain.holder == home:
+                    break
+                why = await self._view.switch_over(domain.holder, home, home, SWITCH_LIMIT_S)
+                if why is not None:
+                    self._bench.note("domain not brought home", home=home, why=why)
+
+    # Records.
+
+    def _mark(self, trial: HostTrial, kind: Kind) -> None:
+        self._record(f"trial-{trial.id}", kind, "trial", trial.id, None)
+
+    def _record(
+        self, process: str, kind: Kind, f: str, key: str, value: object, time_ns: int | None = None
+    ) -> None:
+        self._bench.nemesis.record(
+            Record(
+                process=process,
+                type=kind,
+                f=f,
+                key=key,
+                value=raw(value),
+                time_ns=now_ns() if time_ns is None else time_ns,
+            )
+        )
+
+
+def _gone(kind: HostFaultKind, scene: Scene) -> tuple[str, ...]:
+    """The workers whose processes all ended."""
+    places = {"victim": scene.victim, "observer": scene.observer}
+    return tuple(places[place] for place in kind.ends)
+
+
+async def _within(event: asyncio.Event, limit_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    return event.is_set()
