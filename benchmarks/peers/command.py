@@ -118,7 +118,8 @@ def _result(wish: Wish) -> int:
         console.print(f"void: {one.system} {one.kind} {one.number}: {one.void}")
     for claim in judged:
         console.print(_sentence(claim))
-    write(figures(table))
+    if made := figures(table):
+        write(made)
     if any(claim.holds is Holds.NO for claim in judged):
         return 1
     finished = not remaining(wish.blocks(), trials)

@@ -56,8 +56,10 @@ class RegisterAgent(Agent):
         """A client's set."""
         found = []
         for key in await self.state.keys(f"{whose.client}/"):
-            bits = await self.state.get(key)
-            first = int(key.rpartition("/")[2]) * CHUNK
+            client, _, chunk = key.rpartition("/")
+            if client != whose.client:
+                continue  # another client's, whose name begins like this one's
+            bits, first = await self.state.get(key), int(chunk) * CHUNK
             assert isinstance(bits, int)
             found += [first + bit for bit in range(CHUNK) if bits >> bit & 1]
         return sorted(found)

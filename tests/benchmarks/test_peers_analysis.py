@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.peers.analysis import lost_writes, serve_again_ns, split_writes
@@ -60,6 +60,7 @@ operations = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(operations, st.integers(0, 60))
 def test_split_writes_is_what_the_definition_says(some: list[Operation], window_ns: int) -> None:
     assert split_writes(some, window_ns) == naive_split(some, window_ns)
@@ -80,6 +81,7 @@ def test_served_again_counts_from_the_fault_and_to_the_slowest_client() -> None:
     assert serve_again_ns(history, ("a", "b"), fault_ns=100, effective_ns=171) is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.sampled_from([True, False, None]))),
     st.dictionaries(st.sampled_from("ab"), st.sets(st.integers(0, 9))),

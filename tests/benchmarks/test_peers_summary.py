@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.peers.records import Kind, Trial, append_trials, read_operations, read_trials
@@ -37,6 +37,7 @@ def trial(
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 1 << 32))
 def test_every_system_gets_every_trial_once(trials: int, rounds: int, seed: int) -> None:
     systems = ("a", "b", "c")
