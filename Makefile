@@ -5,10 +5,10 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types imports pytest sim verify bench lock clean
+.PHONY: help setup test lint types imports pytest sim verify bench bench-peers lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## bring everything a fresh machine lacks (cold about 5 minutes, warm under a second)
 	@$(PYTHON) -m infra.tools.setup
@@ -38,6 +38,9 @@ verify: setup ## bring the local stack up, measure it, write reports/out/latest/
 
 bench: setup ## the figures, side by side with their baselines
 	@$(BIN)/python -m benchmarks
+
+bench-peers: setup ## against keepalived, Redis Sentinel and Patroni (root, Debian, about an hour; see BENCHMARKS.md)
+	@$(BIN)/python -m benchmarks peers
 
 lock: ## write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m infra.tools.lock
