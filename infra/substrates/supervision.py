@@ -258,6 +258,8 @@ def unit_script(unit: UnitSpec, argv: Sequence[str], env: Mapping[str, str], pat
         f"# {unit.host}/{unit.name}: written by threenines, replaced when the unit changes.",
     ]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())]
+    # Where sessions are weighed against each other and it is allowed, a host's servers go before its agents.
+    lines.append("{ echo -20 >/proc/self/autogroup; } 2>/dev/null")
     lines.append(f"cd {shlex.quote(str(paths.data(unit.name)))} || exit 111")
     if unit.keeps_children:
         lines.append(f"exec >>{shlex.quote(str(paths.log(unit.name)))} 2>&1 </dev/null")

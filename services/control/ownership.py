@@ -380,7 +380,7 @@ class _Decision:
         )
 
     def _aside(self, takes: Mapping[Unit, str], followed: tuple[str, ...]) -> dict[Unit, str]:
-        """Agents of a lost peer for which a third host stands by and is there: it is named and claims them."""
+        """Agents of a lost peer for which a third host stands by, and is there: it is named, then claims."""
         record = {home: known.record for home, known in self.own.domains.items()}
         return {
             unit: host

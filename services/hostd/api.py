@@ -41,6 +41,7 @@ from services.hostd.http import (
     want_of,
 )
 from services.hostd.metrics import HostMetrics, program_metrics
+from services.hostd.orders import SwitchOver
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View
 from services.registry.model import Instance, InstanceState, Resolution, Role
@@ -70,13 +71,6 @@ class Readiness:
 
     serving: bool
     reason: str | None
-
-
-class SwitchOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of `POST /v1/switchover`: the agents homed on `home` are to be served by `to`."""
-
-    home: str
-    to: str
 
 
 class Api:
@@ -211,10 +205,15 @@ class Api:
         )
 
     async def _post_drain(self, request: web.Request) -> web.Response:
+        if self._failover is not None:
+            wait_s = number(request, "wait_s", WAIT_DEFAULT_S, 0.001, WAIT_LIMIT_S)
+            return as_json(await self._failover.orders.drain(wait_s))
         await self._definitions.drain()
         return as_json({"draining": True})
 
     async def _delete_drain(self, request: web.Request) -> web.Response:
+        if self._failover is not None:
+            return as_json(await self._failover.orders.end_drain())
         self._definitions.resume()
         return as_json({"draining": False})
 
@@ -344,7 +343,7 @@ class Api:
         return self._failover
 
     async def _get_domains(self, request: web.Request) -> web.Response:
-        return as_json({"domains": self._with_failover().domains()})
+        return as_json({"domains": await self._with_failover().orders.domains()})
 
     async def _post_switchover(self, request: web.Request) -> web.Response:
         failover = self._with_failover()
@@ -352,8 +351,8 @@ class Api:
         try:
             wanted = msgspec.json.decode(await read_body(request, MAX_BODY_BYTES), type=SwitchOver)
         except msgspec.DecodeError as error:
-            raise ApiError(422, "bad-request", f"not a switch-over, {{home, to}}: {error}") from None
-        return as_json(await failover.switch_over(wanted.home, wanted.to, wait_s))
+            raise ApiError(422, "bad-request", f"not a switch-over, {{home, to, stay}}: {error}") from None
+        return as_json(await failover.orders.switch_over(wanted, wait_s))
 
     # About programs that hostd did not start.
 

@@ -6,18 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import msgspec
-
 from services.agent import fence, pidfile
-from services.control.domains import Unit
 from services.control.holdings import OwnershipPolicy
-from services.hostd.access import ApiError
 from services.hostd.agents import Supervisor
 from services.hostd.config import HostConfig
 from services.hostd.definitions import Definitions
 from services.hostd.events import EventLog
 from services.hostd.household import AgentHousehold
 from services.hostd.local import LocalServer
+from services.hostd.orders import Orders
 from services.hostd.ownership import HostOwnership
 from services.hostd.state import StateDoor
 from services.hostd.view import View
@@ -26,18 +23,9 @@ from services.registry.domains import DomainStore
 from services.registry.etcd import EtcdClient
 from services.registry.etcd_types import Delete
 from services.registry.keys import Keys
+from services.registry.stays import StayStore
 
 MS = 1_000_000
-
-
-class DomainAnswer(msgspec.Struct, frozen=True):
-    """Who holds a domain as this host has last seen it; `acting`: this host serves it now."""
-
-    home: str
-    holder: str
-    epoch: int
-    acting: bool
-    exceptions: dict[str, str] = {}
 
 
 def prepare(config: HostConfig, supervisor: Supervisor) -> None:
@@ -108,6 +96,11 @@ class Failover:
         )
         self.household.ownership = self.ownership
         self.household.reconsider = definitions.reconsider
+        self._stays = StayStore(client, keys)
+        self.household.stays = self._stays
+        self.orders = Orders(
+            config.host, self._workers, self._stays, self.ownership, self.household, definitions, events
+        )
         definitions.belongs = self.household.belongs
         definitions.in_order = self.household.in_order
         definitions.left_behind = lambda name: (Delete(store.state_folder(name), prefix=True),)
@@ -124,11 +117,13 @@ class Failover:
     def keep_house(self) -> None:
         """Now and then."""
         self.household.keep_house(self._definitions.effective())
+        self.orders.keep_house()
         if self._config.failover.watchdog and (self._watchdog is None or self._watchdog.poll() is not None):
             self._start_watchdog()
 
     def close(self) -> None:
         """hostd leaves. The watchdog stays, as the agents do."""
+        self.orders.close()
         self.household.close()
 
     def _start_watchdog(self) -> None:
@@ -143,40 +138,3 @@ class Failover:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-
-    # The API's part.
-
-    def domains(self) -> list[DomainAnswer]:
-        """All domains of the stack."""
-        answers = []
-        for home in self._workers:
-            holder, epoch = self.ownership.holder(home)
-            known = self.ownership.state.domains[home].record
-            answers.append(
-                DomainAnswer(
-                    home,
-                    holder,
-                    epoch,
-                    self.ownership.serves(home, "") and self.ownership.held(),
-                    {agent: to.holder for agent, to in known.exceptions.items()},
-                )
-            )
-        return answers
-
-    async def switch_over(self, home: str, to: str, wait_s: float) -> DomainAnswer:
-        """Hands a domain to another host, without an error for callers. Raises ApiError."""
-        for host in (home, to):
-            if host not in self._workers:
-                raise ApiError(422, "bad-request", f"{host[:64]!r} is no worker of this stack")
-        holder, _ = self.ownership.holder(home)
-        if holder != to:
-            if holder != self._config.host:
-                raise ApiError(421, "misdirected", f"{home} is served by {holder}: ask there")
-            if not self.ownership.alive(to):
-                raise ApiError(409, "conflict", f"{to} shows no sign of life")
-            self.ownership.release(Unit(home), to)
-            try:
-                await self.household.wait_for(lambda: self.ownership.holder(home)[0] == to, wait_s)
-            except TimeoutError:
-                raise ApiError(504, "deadline", f"{home} is not handed over after {wait_s:g} s") from None
-        return next(answer for answer in self.domains() if answer.home == home)

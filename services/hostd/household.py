@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -30,20 +31,29 @@ from services.hostd.health import SdkCheck
 from services.hostd.ownership import HostOwnership
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View
+from services.registry.etcd_types import EtcdError
 from services.registry.model import InstanceState, Role
+from services.registry.store import RecordError
 
 ORDER_LIMIT_S = 1.0
 PROMOTIONS_AT_ONCE = 8
 """Each loads its state from etcd: many at once would all be late."""
 SECOND_TRY_S = 1.0
+STAYS_LIMIT_S = 1.0
 GRACE_SHARE = 0.5
 """Of the margin: how long a fenced agent may take to say that it is; who is silent is killed."""
 
 log = logging.getLogger("threenines.hostd")
 
 
+class Stays(Protocol):
+    """The part of `services.registry.stays.StayStore` that is used."""
+
+    async def read(self, *, timeout_s: float) -> Mapping[str, object]: ...
+
+
 class AgentHousehold:
-    """Set `ownership` and `reconsider` before anything is fed."""
+    """Set `ownership` and `reconsider` before anything is fed; `stays`: which domains are not to go home."""
 
     def __init__(
         self,
@@ -60,6 +70,7 @@ class AgentHousehold:
         """`changed(name)`: the record of an agent is to be published anew."""
         self.ownership: HostOwnership
         self.reconsider: Callable[[], None] = lambda: None
+        self.stays: Stays | None = None
         self._config = config
         self._host = config.host
         self._fence = fence
@@ -218,8 +229,24 @@ class AgentHousehold:
             )
             self._away[unit] = state
             if ask:
-                self._events.add("failback", agent=unit.agent, detail=f"{unit} to {home}")
-                self.ownership.release(unit, home)
+                self._spawn(self._go_home(unit, home))
+
+    def may_go_home(self, unit: Unit) -> None:
+        """What kept it here is gone: its hold-down begins now."""
+        self._away.pop(unit, None)
+
+    async def _go_home(self, unit: Unit, home: str) -> None:
+        """The fail-back, unless the unit is to stay or nobody can say; then it is looked for again later."""
+        try:
+            stays = {} if self.stays is None else await self.stays.read(timeout_s=STAYS_LIMIT_S)
+        except (EtcdError, RecordError) as error:
+            log.warning("%s does not go back to %s yet: %s", unit, home, error)
+            return
+        if unit.home in stays:
+            self._events.add("stays", agent=unit.agent, detail=f"{unit}: {stays[unit.home]}")
+            return
+        self._events.add("failback", agent=unit.agent, detail=f"{unit} to {home}")
+        self.ownership.release(unit, home)
 
     def close(self) -> None:
         """hostd leaves; the agents stay what they are until the deadline."""
@@ -246,8 +273,8 @@ class AgentHousehold:
         )
 
     def _of(self, unit: Unit) -> list[AgentRunner]:
-        """The runners of a unit's agents, those included that have left it for another host by now. One that was
-        parted from its domain may belong to it again."""
+        """The runners of a unit's agents, those included that have left it for another host by now. One that
+        was parted from its domain may belong to it again."""
         state = self.ownership.state
 
         def meant(name: str) -> bool:

@@ -2,30 +2,32 @@
 
 A host whose hostd or etcd waits for its turn among a hundred busy agents cannot renew its lease, and loses
 its agents to another host for no reason. Linux weighs processes by their nice value, and where automatic
-groups are on (`kernel.sched_autogroup_enabled`) sessions first: each agent is a session of its own, and so
+groups are on (`kernel.sched_autogroup_enabled`) sessions instead: each agent is a session of its own, and so
 would weigh as much as all servers of its host together.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 NICE: Final = -10
+SESSION_NICE: Final = -20
+_GROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
-def stand_out(pid: int | None = None, nice: int = NICE) -> bool:
-    """This process, and the session that it shares with the host's other servers, go first from now on.
+def stand_out() -> bool:
+    """This process goes first from now on; by groups, with the host's other servers, whose session it shares.
 
     False: the system does not allow it (it takes CAP_SYS_NICE); then all are weighed alike, as before.
     """
-    allowed = True
     try:
-        os.setpriority(os.PRIO_PROCESS, pid or 0, nice)
-    except PermissionError:
-        allowed = False
-    with suppress(OSError):  # no automatic groups, or not allowed
-        Path(f"/proc/{pid or 'self'}/autogroup").write_text(f"{nice}\n", encoding="ascii")
-    return allowed
+        if _GROUPS.exists() and _GROUPS.read_text(encoding="ascii").strip() == "1":
+            # Among themselves the servers stay equal: hostd must not starve the etcd that it waits for.
+            Path("/proc/self/autogroup").write_text(f"{SESSION_NICE}\n", encoding="ascii")
+        else:
+            os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    except OSError:
+        return False
+    return True

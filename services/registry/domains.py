@@ -105,14 +105,15 @@ class DomainStore:
 
     async def read_all(self, *, timeout_s: float) -> View:
         """Every host and domain record at one revision, linearizable. Raises EtcdError, RecordError."""
-        hosts = await self._client.range(self._hosts_folder, prefix=True, timeout_s=timeout_s / 2)
-        domains = await self._client.range(
-            self._domains_folder, prefix=True, revision=hosts.revision, timeout_s=timeout_s / 2
-        )
+        # One range for both folders: they are neighbours but for folders that nobody fills.
+        end = self._hosts_folder[:-1] + chr(ord("/") + 1)
+        found = await self._client.range(self._domains_folder, until=end, timeout_s=timeout_s)
+        hosts = [kv for kv in found.kvs if self.is_host(kv.key)]
+        domains = [kv for kv in found.kvs if self.is_domain(kv.key)]
         return View(
-            revision=hosts.revision,
-            hosts=dict(self.host_of(kv.key, kv.value, kv.mod_revision) for kv in hosts.kvs),
-            domains=dict(self.domain_of(kv.key, kv.value, kv.mod_revision) for kv in domains.kvs),
+            revision=found.revision,
+            hosts=dict(self.host_of(kv.key, kv.value, kv.mod_revision) for kv in hosts),
+            domains=dict(self.domain_of(kv.key, kv.value, kv.mod_revision) for kv in domains),
         )
 
     def is_host(self, key: str) -> bool:

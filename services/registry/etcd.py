@@ -74,13 +74,15 @@ class EtcdClient:
         revision: int = 0,
         serializable: bool = False,
         keys_only: bool = False,
+        until: str | None = None,
         timeout_s: float | None = None,
     ) -> RangeResult:
-        """Keys at `revision` (0: now). Linearizable, or if `serializable` one member's own, maybe old, view.
+        """Keys at `revision` (0: now): `key`, all that begin with it, or all from it to below `until`.
+        Linearizable, or if `serializable` one member's own, maybe old, view.
 
         Raises EtcdCompacted when `revision` is gone, EtcdDefinite, EtcdUnavailable.
         """
-        end = wire.prefix_end(key) if prefix else b""
+        end = until.encode() if until is not None else wire.prefix_end(key) if prefix else b""
         request = wire.RangeRequest(key.encode(), end, limit, revision, serializable, keys_only)
         return wire.RangeResponse.plain(
             await self._read("/v3/kv/range", request, wire.RangeResponse, timeout_s)
@@ -198,25 +200,47 @@ class EtcdClient:
     async def _read(
         self, path: str, request: msgspec.Struct, kind: type[wire.T], timeout_s: float | None
     ) -> wire.T:
-        """From the first endpoint that answers; each gets its fair share of the time left."""
-        deadline = asyncio.get_running_loop().time() + (timeout_s or self._timeout_s)
+        """From the first endpoint that answers. One that is silent for its share of the time is not given up:
+        the next is asked beside it, for as long as the whole call may take."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (timeout_s or self._timeout_s)
         body = wire.encode(request)
         failures: list[str] = []
         order = self.order()
-        for index, endpoint in enumerate(order):
-            left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                break
-            try:
-                raw = await self._gateway.call(endpoint, path, body, left_s / (len(order) - index))
-                return _decode(endpoint, raw, kind)
-            except EtcdDefinite as error:
-                if error.code == _OUT_OF_RANGE and "compacted" in str(error):
-                    raise EtcdCompacted(str(error), 0) from error
-                raise
-            except EtcdError as error:
+        asked: dict[asyncio.Task[bytes], Endpoint] = {}
+        try:
+            while order or asked:
+                left_s = deadline - loop.time()
+                if left_s <= 0:
+                    break
+                if order:
+                    endpoint, *order = order
+                    call = self._gateway.call(endpoint, path, body, left_s)
+                    asked[loop.create_task(call)] = endpoint
+                share_s = left_s / (len(order) + 1)
+                done, _ = await asyncio.wait(asked, timeout=share_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    endpoint = asked.pop(task)
+                    try:
+                        answer = _decode(endpoint, task.result(), kind)
+                    except EtcdDefinite as error:
+                        if error.code == _OUT_OF_RANGE and "compacted" in str(error):
+                            raise EtcdCompacted(str(error), 0) from error
+                        raise
+                    except EtcdError as error:
+                        self.mark_failed(endpoint)
+                        failures.append(str(error))
+                    else:
+                        for slower in asked.values():
+                            self.mark_failed(slower)
+                        return answer
+            waited = f"no answer in {(timeout_s or self._timeout_s) * 1000:.0f} ms"
+            failures += [f"etcd on {one.host} ({one.url}): {waited}" for one in asked.values()]
+            for endpoint in asked.values():
                 self.mark_failed(endpoint)
-                failures.append(str(error))
+        finally:
+            for task in asked:
+                task.cancel()
         raise EtcdUnavailable("; ".join(failures) or "no time left to ask etcd")
 
     async def _write(

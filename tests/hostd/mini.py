@@ -135,7 +135,11 @@ class MiniHost:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for folder in (self.run, self.data, self.pki):
             folder.mkdir(exist_ok=True)
-        self.ports = {"hostd": free_port(address), "hostd_local": free_port(self.local), "gateway": 7710}
+        self.ports = {
+            "hostd": free_port(address),
+            "hostd_local": free_port(self.local),
+            "gateway": free_port(address),
+        }
 
     def configure(self) -> None:
         shutil.copy(self.stack.folder / "ca" / "ca.pem", self.pki / "ca.pem")
@@ -162,7 +166,11 @@ class MiniHost:
             "redis": [{"host": self.stack.redis.host, "address": "127.0.0.1", "port": self.stack.redis.port}]
             if self.stack.redis is not None
             else [],
-            "peers": [],
+            "peers": [
+                {"host": other.name, "connect_host": other.address, "connect_port": other.ports["gateway"]}
+                for other in self.stack.hosts.values()
+                if other is not self
+            ],
             "ports": self.ports,
             "supervision": self.stack.supervision,
             **self.stack.more,
@@ -170,7 +178,11 @@ class MiniHost:
         (self.data / "hostd.json").write_text(json.dumps(config))
 
     def start(self, unit: str) -> None:
-        module = {"hostd": "services.hostd", "zygote": "services.agent.zygote"}[unit]
+        module = {
+            "hostd": "services.hostd",
+            "zygote": "services.agent.zygote",
+            "gateway": "services.gateway",
+        }[unit]
         environment = {
             **os.environ,
             "THREENINES_STACK": "mini",
