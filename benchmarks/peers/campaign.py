@@ -65,7 +65,7 @@ class Campaign:
             _say(f"{block.system}: starting")
             system.start()
         except (SubstrateError, HostdError, OSError) as error:
-            # Every trial of the block is void: a system that cannot be started must not be tried for ever.
+            # A void for every trial of the block: a system that cannot be started must not be tried for ever.
             self._keep(*(self._void(one, f"no start: {error}") for one in block.trials))
             self._site.clear()
             return

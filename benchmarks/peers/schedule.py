@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,14 @@ def schedule(
     return tuple(blocks)
 
 
+MOST_VOID = 3
+"""A trial that was void so often is given up."""
+
+
 def remaining(blocks: Sequence[Block], done: Collection[Trial]) -> tuple[Block, ...]:
-    """What a run that was interrupted still has to do, in the same order."""
-    made = {Planned(one.system, one.kind, one.number) for one in done}
+    """What a run that was interrupted still has to do, in the same order. A void trial is made again."""
+    tries = Counter(Planned(one.system, one.kind, one.number) for one in done if one.void)
+    made = {Planned(one.system, one.kind, one.number) for one in done if not one.void}
+    made |= {planned for planned, count in tries.items() if count >= MOST_VOID}
     left = (Block(b.system, tuple(one for one in b.trials if one not in made)) for b in blocks)
     return tuple(block for block in left if block.trials)

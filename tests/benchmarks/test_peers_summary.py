@@ -62,6 +62,14 @@ def test_an_interrupted_run_goes_on_where_it_was() -> None:
     assert remaining(blocks, every) == ()
 
 
+def test_a_void_trial_is_made_again_but_not_for_ever() -> None:
+    blocks = schedule(("a",), (Kind.HOST,), 1, 1, seed=3)
+    void = trial("a", None, void="no steady start")
+    assert remaining(blocks, [void, void]) == blocks
+    assert remaining(blocks, [void, void, void]) == ()
+    assert remaining(blocks, [void, trial("a", 1.0)]) == ()
+
+
 def test_a_trial_without_service_is_longer_than_any_other() -> None:
     one = row(
         "a", Kind.HOST, [trial("a", 5.0), trial("a", None), trial("a", None), trial("a", 1.0, void="x")]
