@@ -17,6 +17,7 @@ from infra.topology import AgentSpec, HealthKind
 from services.agent.connection import Scratch
 from services.agent.errors import CallError
 from services.agent.runner import EXIT_CANNOT_START
+from services.control import starvation
 from services.control.agent import (
     AgentState,
     Event,
@@ -32,6 +33,7 @@ from services.control.agent import (
 )
 from services.hostd.health import Check, PollCheck, SdkCheck, describe, open_link
 from services.hostd.process import Process
+from services.hostd.scheduling import look_at
 from services.hostd.zygote_client import Zygote
 from services.registry.model import Instance, InstanceState, Transport
 
@@ -40,6 +42,7 @@ UNASKED_VALIDATION_S = 1.0
 RECONCILE_RETRY_S = 0.2
 LAST_LINES_BYTES = 4096
 LONGEST_TURN_S = 1.0
+STARVATION = starvation.StarvationPolicy()
 CHECKED = frozenset({Phase.UP, Phase.UNHEALTHY})
 
 
@@ -98,6 +101,7 @@ class AgentRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._validator: asyncio.Task[None] | None = None
+        self._excuse = starvation.Excuse()
         self._cause = "crash"
         self._refusal: str | None = None
         self._replaced_at = 0
@@ -165,6 +169,8 @@ class AgentRunner:
     def pong(self, incarnation: int, state: str, late: bool) -> None:
         """Its check had an answer."""
         now = self.state
+        if self._excuse.looked is not None and not late:
+            self._excuse = starvation.Excuse()
         if now.phase is Phase.UP and now.missed == 0 and incarnation == now.incarnation and state == "up":
             return  # nothing that a decision depends on has changed: the usual case, 4 times a second
         if self.spec.command is not None and self.state.phase is Phase.STARTING:
@@ -179,7 +185,14 @@ class AgentRunner:
             self.feed(Event(EventKind.PONG, incarnation))
 
     def miss(self) -> None:
-        """Its check had none."""
+        """Its check had none. One that is ready to run and gets no CPU has not missed anything."""
+        now = None if self.process is None else look_at(self.process.pid)
+        last = self.state.phase is Phase.UP and self.state.missed + 1 >= self.state.missed_limit
+        before, (self._excuse, excused) = self._excuse, starvation.miss(self._excuse, now, last, STARVATION)
+        if excused:
+            if before.since_ns is None:
+                self._around.note("starved", self.name, self.state.incarnation, "gets no CPU")
+            return
         self.feed(Event(EventKind.MISS, self.state.incarnation))
 
     def leaving(self, incarnation: int) -> None:
