@@ -1,1 +1,1 @@
-"""Faults, scenarios and the guard that heals them."""
+"""Faults that cannot outlive the harness: descriptions, a guard that undoes them, and the session between."""

@@ -77,6 +77,18 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     instance: str = ""
 
 
+class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
+    """The process of a unit or an agent at one moment.
+
+    `instance` as for a unit; `stopped`: a signal holds it still; open files, and how many it may have.
+    """
+
+    instance: str
+    stopped: bool
+    open_files: int
+    open_files_limit: int
+
+
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's certificate: paths on this machine."""
 
@@ -174,6 +186,22 @@ class Substrate(Protocol):
 
     def signal(self, host: str, target: str, signal: str) -> None:
         """Sends a signal ("KILL", "STOP", …) to a unit or to "agent/<name>"."""
+        ...
+
+    def process(self, host: str, target: str) -> ProcessView | None:
+        """The process of a unit or of "agent/<name>", None while none runs."""
+        ...
+
+    def limit_open_files(self, host: str, target: str, limit: int) -> int:
+        """Sets how many files the present process may have open; what it was. Ends with the process."""
+        ...
+
+    def step_clock(self, host: str, offset_ms: float, drift_ppm: float = 0.0) -> None:
+        """Sets the host's clock off by that much, and lets it drift; both 0: the true time again."""
+        ...
+
+    def slow_disk(self, host: str, write_kb_s: int | None) -> None:
+        """Limits what the host's disk takes in a second, None: no longer."""
         ...
 
     def logs(self, host: str, name: str, lines: int = 100) -> str:

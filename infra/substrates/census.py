@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import select
 import signal
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.substrates.base import SubstrateError
+from infra.substrates.base import ProcessView, SubstrateError
 
 MARK = "THREENINES_MARK"
 """Variable that every process of a host inherits: `<stack>/<host>`."""
@@ -54,6 +55,22 @@ def stopped(pid: int) -> bool:
     """Whether a process stands still by a signal."""
     fields = _stat(pid)
     return fields is not None and fields[0] in ("T", "t")
+
+
+def view_of(process: Process) -> ProcessView | None:
+    """What can be seen of exactly `process`; None when it is gone or another user's."""
+    try:
+        open_files = len(os.listdir(f"/proc/{process.pid}/fd"))
+        limit = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0]
+    except OSError:
+        return None
+    view = ProcessView(
+        instance=process.instance,
+        stopped=stopped(process.pid),
+        open_files=open_files,
+        open_files_limit=limit,
+    )
+    return view if identify(process.pid) == process else None
 
 
 def send(process: Process, number: int) -> bool:

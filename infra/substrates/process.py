@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal as signals
 import subprocess
@@ -24,10 +25,11 @@ from infra.substrates.base import (
     Cut,
     Direction,
     HostState,
+    ProcessView,
     SubstrateError,
     UnitState,
 )
-from infra.substrates.census import SPAWNER, Process, identify, is_frozen, send, set_frozen, stopped
+from infra.substrates.census import SPAWNER, Process, identify, is_frozen, send, set_frozen, stopped, view_of
 from infra.substrates.files import locked, make_folder, remove_tree, tail, write_atomic
 from infra.substrates.layout import HostRecord
 from infra.substrates.stack import Stack, base_environment
@@ -157,14 +159,39 @@ class ProcessSubstrate:
         number = getattr(signals.Signals, f"SIG{signal.upper().removeprefix('SIG')}", None)
         if number is None:
             raise SubstrateError(where, f"there is no signal {signal!r}", "use KILL, STOP, CONT, TERM, …")
-        kind, _, agent = target.rpartition("/")
-        process = self._agent(host, agent) if kind == "agent" else self._units.process(host, target)
+        process = self._process(host, target)
         try:
             delivered = process is not None and send(process, number)
         except PermissionError as error:
             raise SubstrateError(where, "it is not yours to signal", "run as the user who made it") from error
         if not delivered:
             raise SubstrateError(where, "it does not run", "look at its logs")
+
+    def process(self, host: str, target: str) -> ProcessView | None:
+        process = self._process(host, target)
+        return None if process is None else view_of(process)
+
+    def limit_open_files(self, host: str, target: str, limit: int) -> int:
+        where = f"{host}/{target}"
+        process = self._process(host, target)
+        if process is None or identify(process.pid) != process:
+            raise SubstrateError(where, "it does not run", "look at its logs")
+        try:
+            soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (min(limit, hard), hard))
+        except (OSError, ValueError) as error:
+            raise SubstrateError(where, f"its limits cannot be set: {error}", "run as its user") from error
+        return soft
+
+    def step_clock(self, host: str, offset_ms: float, drift_ppm: float = 0.0) -> None:
+        raise SubstrateError(
+            f"host {host}", "its clock is this machine's", "use a substrate of whole machines"
+        )
+
+    def slow_disk(self, host: str, write_kb_s: int | None) -> None:
+        raise SubstrateError(
+            f"host {host}", "its disk is this machine's", "use a substrate of whole machines"
+        )
 
     def logs(self, host: str, name: str, lines: int = 100) -> str:
         """The last lines of a unit, or of `supervisor`."""
@@ -275,6 +302,10 @@ class ProcessSubstrate:
             raise SubstrateError(
                 where, f"its supervisor did not start: {said}", f"see {paths.supervisor_log}"
             )
+
+    def _process(self, host: str, target: str) -> Process | None:
+        kind, _, agent = target.rpartition("/")
+        return self._agent(host, agent) if kind == "agent" else self._units.process(host, target)
 
     def _agent(self, host: str, agent: str) -> Process | None:
         """The agent's process, as the zygote wrote it down: `PID STARTTIME`, and what a reader ignores."""

@@ -231,12 +231,6 @@ class UnitRunner:
             f"see {paths.log(unit.name)}, mend it, run up again",
         )
 
-    def _unit_process(self, host: str, name: str) -> Process | None:
-        self._known(host, name)
-        with answering(host):
-            process = self._supervisor(host).process(name)
-        return identify(process.pid) if process is not None and process.pid else None
-
 
 def program_of(name: str, where: str) -> str:
     """The path of a logical program ("python", "etcd"). Raises SubstrateError when it is missing."""

@@ -11,7 +11,7 @@ import os
 import time
 import zlib
 from collections import Counter
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar, cast
 
 import msgspec
 
@@ -26,7 +26,7 @@ MAX_KEY: Final = 256
 WORK_US: Final = 50
 ASK_LIMIT_S: Final = 2.0
 CHAOS: Final = "THREENINES_CHAOS"
-MODES: Final = ("none", "errors", "slow")
+MODES: Final = ("none", "errors", "slow", "wrong", "garbage", "stall", "no-model")
 MAX_FAULT_S: Final = 120.0
 
 
@@ -85,7 +85,11 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Misbehave(msgspec.Struct, frozen=True):
-    """How to fail from now on, for `seconds`: `errors` (every call), `slow` (none answers), `none`."""
+    """How to fail from now on, for `seconds`.
+
+    `errors` (every call), `slow` (none answers), `wrong` (values that nobody stored), `garbage` (bytes in
+    place of answers), `stall` (the event loop stands still), `no-model` (nothing is generated), `none`.
+    """
 
     mode: str
     seconds: float = 30.0
@@ -99,6 +103,11 @@ class Stats(msgspec.Struct, frozen=True):
     uptime_s: float
     handled: dict[str, int]
     state_items: int
+
+
+WRONG: Final[dict[type, str]] = {Answer: "text", Recalled: "value", Stored: "value"}
+"""What of an answer is false while an agent answers wrongly."""
+S = TypeVar("S", Answer, Recalled, Stored)
 
 
 class ReferenceAgent(Agent):
@@ -143,7 +152,7 @@ class ReferenceAgent(Agent):
                     chain += answer.chain
                     missing += answer.missing
         await self.state.put(f"seen/{digest:08x}", len(request.text))
-        return Answer(text, self.name, self.incarnation, chain, missing)
+        return self._spoil(Answer(text, self.name, self.incarnation, chain, missing))
 
     @method(idempotent=True)
     async def remember(self, request: Remember) -> Recalled:
@@ -163,7 +172,7 @@ class ReferenceAgent(Agent):
             await self._fail()
         self._handled["recall"] += 1
         value = await self.state.get(f"key/{request.key}")
-        return Recalled(request.key, None if value is None else str(value))
+        return self._spoil(Recalled(request.key, None if value is None else str(value)))
 
     @method()
     async def store(self, request: Store) -> Stored:
@@ -184,7 +193,7 @@ class ReferenceAgent(Agent):
             await self._fail()
         epoch = self.epoch
         value = await self.state.get(f"register/{request.key}")
-        return self._stored(request.key, None if value is None else str(value), epoch)
+        return self._spoil(self._stored(request.key, None if value is None else str(value), epoch))
 
     @method()
     def misbehave(self, request: Misbehave) -> str:
@@ -194,7 +203,10 @@ class ReferenceAgent(Agent):
         if request.mode not in MODES:
             raise AgentError(f"mode {request.mode[:40]!r}: one of {', '.join(MODES)}")
         self._mode = request.mode
-        self._mode_until = time.monotonic() + min(max(request.seconds, 0.0), MAX_FAULT_S)
+        seconds = min(max(request.seconds, 0.0), MAX_FAULT_S)
+        self._mode_until = time.monotonic() + seconds
+        if request.mode == "stall":  # after the answer to this has left
+            asyncio.get_running_loop().call_later(0.05, time.sleep, seconds)
         return request.mode
 
     async def _fail(self) -> None:
@@ -202,8 +214,18 @@ class ReferenceAgent(Agent):
             self._mode = "none"
         elif self._mode == "slow":
             await asyncio.sleep(self._mode_until - time.monotonic())
-        else:
+        elif self._mode == "errors":
             raise RuntimeError("misbehaves as it was told to")
+
+    def _spoil(self, answer: S) -> S:
+        """The answer, or what stands in its place while this agent misbehaves."""
+        if time.monotonic() >= self._mode_until:
+            return answer
+        if self._mode == "garbage":
+            return cast(S, os.urandom(64))
+        if self._mode == "wrong":
+            return msgspec.structs.replace(answer, **{WRONG[type(answer)]: f"wrong-{os.urandom(4).hex()}"})
+        return answer
 
     def _stored(self, key: str, value: str | None, epoch: int) -> Stored:
         host = os.environ.get("THREENINES_HOST", "")
@@ -464,6 +486,8 @@ class ModelAgent(ReferenceAgent):
     async def generate(self, request: Ask) -> Answer:
         """Some words that follow from the text: the same text gives the same words."""
         self._handled["generate"] += 1
+        if self._mode == "no-model" and time.monotonic() < self._mode_until:
+            raise AgentError("the model cannot be loaded")
         digest, words = self.work(request.text), request.text.split()[:256] or ["nothing"]
         out = []
         for _ in range(min(int(self.settings.get("tokens", 16)), 256)):

@@ -1,0 +1,408 @@
+"""A harness at work on one stack: nothing begins here that would not end without it.
+
+    with Session.open(environment) as session:
+        outcome = session.run(fault, duration_s=10)
+
+Order of every injection: preconditions, blast radius, overlap; measure what is; the undo to disk; the lease
+looked at; inject; the lease looked at again; proof of effect; (time passes); undo; proof of restoration.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+
+import msgspec
+
+from chaos.errors import ChaosError, LeaseLost, NotHealed, Refused
+from chaos.fault import Fault, Proof, Radius, Trial
+from chaos.files import files_of
+from chaos.guard import Charge, guard_pid, start_guard
+from chaos.healing import Healing, heal, heal_open, leftovers, restored
+from chaos.journal import Journal
+from chaos.lease import LEASE_S, RENEW_S, Renewal
+from chaos.ledger import Ledger, Opened
+from chaos.stage import Stage
+from chaos.undo import failed
+from infra.exclusive import exclusive
+from infra.plan import Environment
+from infra.substrates.base import SubstrateError
+from infra.substrates.files import locked
+from infra.topology import Criticality, Fleet
+
+_RANK = {Criticality.UTILITY: 0, Criticality.STANDARD: 1, Criticality.CRITICAL: 2}
+_KEEP_S = 0.05
+_WAIT_S = 0.05
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one injection.
+
+    `effect` does not hold: the trial is void, whatever else was seen. `healed` false: something is left.
+    """
+
+    trial: str
+    fault: str
+    effect: Proof
+    restored: tuple[Proof, ...]
+    healed: bool
+    inject_ms: float
+    heal_ms: float
+    lasted_s: float
+    trouble: str = ""
+
+    @property
+    def void(self) -> bool:
+        """Whether there is no proof that the fault took effect."""
+        return not self.effect.holds
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is measurably as before."""
+        return self.healed and all(proof.holds for proof in self.restored)
+
+
+class Active:
+    """A fault that is on. Made by `Session.begin`, ended by `Session.end`."""
+
+    def __init__(self, fault: Fault, trial: Trial, entry: Opened, radius: Radius) -> None:
+        self.fault = fault
+        self.trial = trial
+        self.entry = entry
+        self.radius = radius
+        self.effect = Proof(False)
+        self.begun = time.monotonic()
+        self.inject_ms = 0.0
+        self.trouble = ""
+        self.stop = threading.Event()
+        self.keeper: threading.Thread | None = None
+
+
+class Session:
+    """One harness on one stack. Safe between threads; every method may raise ChaosError."""
+
+    def __init__(self, stage: Stage, journal: Journal, fleet: Fleet | None) -> None:
+        self.stage = stage
+        self.journal = journal
+        self.id = secrets.token_hex(4)
+        self.swept: tuple[str, ...] = ()
+        self._files = files_of(stage.environment)
+        self._ledger = Ledger(self._files.ledger)
+        self._renewal = Renewal(self._files.lease, self.id, lease_s=LEASE_S, renew_s=RENEW_S)
+        self._charge = Charge(stage.environment, fleet)
+        self._active: dict[str, Active] = {}
+        self._lock = threading.RLock()
+        self._count = 0
+        self._exits: list[Callable[[], object]] = []
+
+    @classmethod
+    def open(
+        cls,
+        environment: Environment,
+        *,
+        purpose: str = "chaos run",
+        journal: Journal | None = None,
+        lock: bool = True,
+        fleet: Fleet | None = None,
+        stage: Stage | None = None,
+    ) -> Session:
+        """Takes the stack, heals what an earlier harness left, starts lease and guard.
+
+        `lock` false: the caller holds `infra.exclusive` already. Raises Refused for a stack without chaos,
+        Occupied for one that another harness works with.
+        """
+        if not environment.chaos:
+            raise Refused(
+                f"stack {environment.stack}",
+                "faults are not allowed on it",
+                "set threenines:chaos to true in its configuration, if you mean that",
+            )
+        own = stage or Stage(environment, fleet=fleet)
+        journal = journal or Journal(files_of(environment).journal)
+        session = cls(own, journal, fleet)
+        try:
+            if lock:
+                held = exclusive(environment, purpose)
+                held.__enter__()
+                session._exits.append(partial(held.__exit__, None, None, None))
+            session._begin()
+        except BaseException:
+            session._leave()
+            raise
+        return session
+
+    def _begin(self) -> None:
+        self.journal.write("session", text=f"{self.id} begins on {self.stage.environment.stack}")
+        self.swept = sweep(self.stage)
+        for line in self.swept:
+            self.journal.write("swept", text=line)
+        self._ledger.clear()
+        with locked(self._files.heal_lock):
+            self._renewal.start()
+        self._exits.append(self._renewal.stop)
+        self._guarded()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every fault that is on, then the session. Raises NotHealed when something is left."""
+        left: list[str] = []
+        try:
+            for active in tuple(self._active.values()):
+                outcome = self.end(active)
+                if not outcome.healed:
+                    left.append(outcome.fault)
+        finally:
+            self._leave()
+        if left:
+            raise NotHealed(
+                f"stack {self.stage.environment.stack}",
+                f"not undone: {', '.join(left)}",
+                "run threenines chaos panic",
+            )
+
+    def _leave(self) -> None:
+        self.stage.close()
+        for leave in reversed(self._exits):
+            leave()
+        self._exits.clear()
+        self.journal.close()
+
+    # -- faults
+
+    def run(self, fault: Fault, duration_s: float, stop: threading.Event | None = None) -> Outcome:
+        """One fault from beginning to end; it ends early when `stop` is set or the lease is lost."""
+        active = self.begin(fault)
+        self.wait(duration_s, stop)
+        return self.end(active)
+
+    def wait(self, duration_s: float, stop: threading.Event | None = None) -> None:
+        """Lets time pass while this session may have faults on."""
+        end = self.stage.clock() + duration_s
+        while self.stage.clock() < end and not self._renewal.lost:
+            if stop is not None and stop.is_set():
+                return
+            self.stage.sleep(min(_WAIT_S, max(0.0, end - self.stage.clock())))
+
+    def begin(self, fault: Fault) -> Active:
+        """Begins a fault and proves its effect.
+
+        Raises BadFault, Refused before anything was done; after that it returns, with `trouble` said.
+        """
+        fault.check(self.stage)
+        with self._lock:
+            radius = fault.radius(self.stage)
+            self._admit(fault, radius)
+            self._count += 1
+            trial = Trial(f"{self.id}-{self._count}")
+            undo = fault.undo(self.stage, trial)
+            entry = Opened(
+                id=trial.id,
+                fault=str(fault),
+                targets=tuple(sorted(fault.targets(self.stage))),
+                undo=undo,
+                time_ns=0,
+            )
+            active = Active(fault, trial, entry, radius)
+            self.journal.write("planned", trial=trial.id, fault=str(fault))
+            self._ledger.open_fault(trial.id, entry.fault, entry.targets, undo)
+            self._active[trial.id] = active
+        self._inject(active)
+        if not active.trouble:
+            self._prove(active)
+        return active
+
+    def _inject(self, active: Active) -> None:
+        try:
+            self._must_be_guarded()
+        except ChaosError:
+            self.end(active)
+            raise
+        begin = time.monotonic()
+        try:
+            active.fault.inject(self.stage, active.trial)
+        except (ChaosError, SubstrateError) as error:
+            active.trouble = f"{error.where}: {error.what}"
+        active.begun = time.monotonic()
+        active.inject_ms = (active.begun - begin) * 1000
+        self.journal.write(
+            "injected",
+            trial=active.trial.id,
+            fault=str(active.fault),
+            text=active.trouble,
+            measures=(("took", active.inject_ms, "ms"),),
+        )
+        if self._renewal.lost:  # the guard may have healed before we injected
+            self.end(active)
+            raise self._lease_lost()
+        if type(active.fault).keep is not Fault.keep:
+            active.keeper = threading.Thread(target=self._keep, args=(active,), daemon=True)
+            active.keeper.start()
+
+    def _prove(self, active: Active) -> None:
+        def look() -> Proof:
+            try:
+                return active.fault.effect(self.stage, active.trial)
+            except (ChaosError, SubstrateError) as error:
+                return failed(error)
+
+        active.effect = self.stage.until(look, active.fault.effect_within_s)
+        self._note("effect", active, active.effect)
+
+    def _keep(self, active: Active) -> None:
+        while not active.stop.wait(_KEEP_S) and not self._renewal.lost:
+            try:
+                active.fault.keep(self.stage, active.trial)
+            except (ChaosError, SubstrateError) as error:
+                self.journal.write("trouble", trial=active.trial.id, text=str(error))
+
+    def end(self, active: Active) -> Outcome:
+        """Undoes a fault and measures that all is as before."""
+        with self._lock:
+            if self._active.pop(active.trial.id, None) is None:
+                raise ChaosError(str(active.fault), "it has ended already", "begin another")
+        lasted_s = time.monotonic() - active.begun
+        active.stop.set()
+        if active.keeper is not None:
+            active.keeper.join()
+        self.journal.write("healing", trial=active.trial.id, fault=str(active.fault))
+        begin = time.monotonic()
+        with locked(self._files.heal_lock):
+            (healing,) = heal(self.stage, self._ledger, (active.entry,), "harness")
+        heal_ms = (time.monotonic() - begin) * 1000
+        trouble = "; ".join(healing.trouble)
+        self.journal.write(
+            "healed" if not trouble else "not healed",
+            trial=active.trial.id,
+            text=trouble,
+            measures=(("took", heal_ms, "ms"),),
+        )
+        proofs = restored(self.stage, active.entry.undo) if not trouble else ()
+        for proof in proofs:
+            self._note("restored", active, proof)
+        return Outcome(
+            trial=active.trial.id,
+            fault=str(active.fault),
+            effect=active.effect,
+            restored=proofs,
+            healed=not trouble,
+            inject_ms=active.inject_ms,
+            heal_ms=heal_ms,
+            lasted_s=lasted_s,
+            trouble=active.trouble or trouble,
+        )
+
+    # -- inner
+
+    def _admit(self, fault: Fault, radius: Radius) -> None:
+        """Raises Refused for a fault that overlaps another one or disturbs too much."""
+        targets = fault.targets(self.stage)
+        together = radius
+        for other in self._active.values():
+            both = targets & set(other.entry.targets)
+            if both:
+                raise Refused(
+                    str(fault), f"{other.entry.fault} is on {', '.join(sorted(both))}", "let that end first"
+                )
+            together |= other.radius
+        obstacle = beyond_limits(self.stage, together)
+        if obstacle:
+            raise Refused(str(fault), obstacle, "choose a smaller one, or raise the limit of this stack")
+
+    def _must_be_guarded(self) -> None:
+        """Raises LeaseLost; starts a guard anew that has ended."""
+        if self._renewal.lost:
+            raise self._lease_lost()
+        if guard_pid(self._files) is None:
+            self._guarded()
+
+    def _guarded(self) -> None:
+        program = start_guard(self._charge, self._files)
+        if program is not None:
+            self._exits.insert(0, lambda: _reap(program))
+
+    def _lease_lost(self) -> LeaseLost:
+        return LeaseLost(
+            f"stack {self.stage.environment.stack}",
+            f"the harness did not renew its lease within {LEASE_S:g} s, its faults are healed",
+            "begin again",
+        )
+
+    def _note(self, event: str, active: Active, proof: Proof) -> None:
+        self.journal.write(
+            event,
+            trial=active.trial.id,
+            fault=str(active.fault),
+            holds=proof.holds,
+            text="simulated" if proof.simulated else "",
+            measures=tuple((one.name, one.value, one.unit) for one in proof.measures),
+        )
+
+
+def beyond_limits(stage: Stage, radius: Radius) -> str:
+    """Why a blast radius is more than the stack's environment allows, "" when it is not."""
+    limits, fleet = stage.environment, stage.fleet
+    if len(radius.hosts) > limits.chaos_hosts:
+        return f"{len(radius.hosts)} hosts would be disturbed, at most {limits.chaos_hosts} may"
+    share = len(radius.agents) / len(fleet.agents)
+    if share > limits.chaos_agents_share:
+        return f"{share:.0%} of the agents would be disturbed, at most {limits.chaos_agents_share:.0%} may"
+    most = _RANK[limits.chaos_criticality]
+    over = sorted(a.name for a in fleet.agents if a.name in radius.agents and _RANK[a.criticality] > most)
+    if over:
+        return f"{over[0]} is {fleet.agent(over[0]).criticality}, at most {limits.chaos_criticality} may be"
+    return ""
+
+
+def sweep(stage: Stage) -> tuple[str, ...]:
+    """Heals what an earlier harness left; a line for each thing found. Raises NotHealed."""
+    files = files_of(stage.environment)
+    damaged = Ledger(files.ledger).read().damaged
+    found = [f"left by an earlier run: {_told(one)}" for one in heal_open(stage, "sweep")]
+    if damaged:
+        found.append(f"the ledger has {damaged} damaged lines: looked at the stack instead")
+        found += leftovers(stage, mend=True)
+    still = Ledger(files.ledger).read().open
+    if still:
+        raise NotHealed(
+            f"stack {stage.environment.stack}",
+            f"an earlier fault cannot be undone: {still[0].fault}",
+            "run threenines chaos panic, then up",
+        )
+    return tuple(found)
+
+
+def panic(stage: Stage) -> tuple[str, ...]:
+    """Ends everything now: a running harness' lease, every open fault, and whatever looks like one."""
+    files = files_of(stage.environment)
+    files.lease.unlink(missing_ok=True)
+    found = [_told(one) for one in heal_open(stage, "panic")]
+    found += leftovers(stage, mend=True)
+    ledger = Ledger(files.ledger)
+    for entry in ledger.read().open:
+        found.append(f"{entry.fault}: its undo failed; the stack was looked over instead")
+        ledger.heal(entry.id, "panic")
+    return tuple(found)
+
+
+def _told(healing: Healing) -> str:
+    return f"{healing.fault}: {'; '.join(healing.trouble) or 'healed'}"
+
+
+def _reap(program: subprocess.Popen[bytes]) -> None:
+    """Waits for a guard that has nothing to guard any more."""
+    try:
+        program.wait(5)
+    except subprocess.TimeoutExpired:
+        return  # it still heals: it ends by itself
