@@ -28,7 +28,7 @@ from benchmarks.peers.summary import (
     claims,
     figures,
     rows,
-    safe_systems,
+    safety_of,
 )
 from infra.substrates.base import SubstrateError
 from infra.tools.errors import SetupError
@@ -128,7 +128,6 @@ def _result(wish: Wish) -> int:
 
 
 def _table(table: Sequence[Row]) -> Table:
-    safe = safe_systems(table)
     shown = Table("fault", "system", "n", "median", "p95", "range", "spread", "split brain", "lost", "safe")
     for one in table:
         voids = f" (+{one.void} void)" if one.void else ""
@@ -143,7 +142,7 @@ def _table(table: Sequence[Row]) -> Table:
             _ms(one.spread_ms),
             f"{one.split_trials} trials, {one.split_writes} writes" if one.split_trials else "0",
             f"{one.lost} of {one.acknowledged}" + (f", {one.unread} unread" if one.unread else ""),
-            "yes" if one.system in safe else "NO",
+            safety_of(one.system, table),
         )
     return shown
 

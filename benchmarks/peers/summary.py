@@ -16,6 +16,14 @@ P95_NEEDS = 20
 """With fewer trials the 95th percentile is the maximum anyway, and is called that."""
 
 
+class Safety(StrEnum):
+    """What the trials say of a system's safety; nothing counts as safe that was not seen."""
+
+    SAFE = "yes"
+    UNSAFE = "NO"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One system under one fault. Times in ms; None where no trial tells.
@@ -40,9 +48,11 @@ class Row:
     void: int
 
     @property
-    def safe(self) -> bool:
-        """No two hosts served at once, nothing acknowledged was lost, in any trial, and all could be read."""
-        return self.n > 0 and self.split_trials == 0 and self.lost == 0 and self.unread == 0
+    def safety(self) -> Safety:
+        """SAFE: never two hosts at once, nothing acknowledged lost, in any trial, and all could be read."""
+        if self.split_trials or self.lost:
+            return Safety.UNSAFE
+        return Safety.SAFE if self.n and not self.unread else Safety.UNKNOWN
 
 
 def row(system: str, kind: Kind, trials: Sequence[Trial]) -> Row:
@@ -81,12 +91,12 @@ def rows(trials: Iterable[Trial], systems: Sequence[str]) -> tuple[Row, ...]:
     return tuple(made)
 
 
-def safe_systems(table: Iterable[Row]) -> frozenset[str]:
-    """Systems that were safe under every fault that they met."""
-    seen: dict[str, bool] = {}
-    for one in table:
-        seen[one.system] = seen.get(one.system, True) and one.safe
-    return frozenset(system for system, safe in seen.items() if safe)
+def safety_of(system: str, table: Iterable[Row]) -> Safety:
+    """Over every fault that the system met: unsafe under one is unsafe, unknown under one is not safe."""
+    seen = {one.safety for one in table if one.system == system}
+    if Safety.UNSAFE in seen:
+        return Safety.UNSAFE
+    return Safety.SAFE if seen == {Safety.SAFE} else Safety.UNKNOWN
 
 
 class Holds(StrEnum):
@@ -112,8 +122,8 @@ class Claim:
 
 def claims(table: Sequence[Row], ours: str = OURS, wanted: float = WANTED_RATIO) -> tuple[Claim, ...]:
     """For each kind: are we at least `wanted` times as fast as the best safe peer, and safe ourselves?"""
-    safe = safe_systems(table)
     made = []
+    own_safety = safety_of(ours, table)
     for kind in Kind:
         of_kind = [one for one in table if one.kind is kind]
         mine = next((one for one in of_kind if one.system == ours), None)
@@ -122,24 +132,24 @@ def claims(table: Sequence[Row], ours: str = OURS, wanted: float = WANTED_RATIO)
         peers = [
             (one.median_ms, one.system)
             for one in of_kind
-            if one.system != ours and one.system in safe and one.median_ms is not None
+            if one.system != ours
+            and one.median_ms is not None
+            and safety_of(one.system, table) is Safety.SAFE
         ]
-        best = min(peers, default=None)
-        if ours not in safe:
-            made.append(Claim(kind, mine.median_ms, None, None, None, Holds.NO, f"{ours} was not safe"))
-        elif best is None:
-            made.append(
-                Claim(
-                    kind, mine.median_ms, None, None, None, Holds.UNDECIDED, "no peer was safe in its trials"
-                )
-            )
+        best_ms, best = min(peers, default=(None, None))
+        why, ratio = "", None
+        if own_safety is Safety.UNSAFE:
+            holds, why = Holds.NO, f"{ours} was not safe"
+        elif own_safety is Safety.UNKNOWN:
+            holds, why = Holds.UNDECIDED, f"whether {ours} is safe is not known"
+        elif best_ms is None:
+            holds, why = Holds.UNDECIDED, "no peer was safe in its trials"
         elif mine.median_ms is None:
-            why = f"{ours} did not serve again in half of its trials"
-            made.append(Claim(kind, None, best[1], best[0], None, Holds.NO, why))
+            holds, why = Holds.NO, f"{ours} did not serve again in half of its trials"
         else:
-            ratio = best[0] / mine.median_ms
+            ratio = best_ms / mine.median_ms
             holds = Holds.YES if ratio >= wanted else Holds.NO
-            made.append(Claim(kind, mine.median_ms, best[1], best[0], ratio, holds))
+        made.append(Claim(kind, mine.median_ms, best, best_ms, ratio, holds, why))
     return tuple(made)
 
 

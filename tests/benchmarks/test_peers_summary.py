@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.peers.records import Kind, Trial, append_trials, read_operations, read_trials
 from benchmarks.peers.schedule import Planned, remaining, schedule
-from benchmarks.peers.summary import Holds, claims, figures, row, rows, safe_systems
+from benchmarks.peers.summary import Holds, Safety, claims, figures, row, rows, safety_of
 
 
 def trial(
@@ -81,17 +81,18 @@ def test_a_trial_without_service_is_longer_than_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "safe"),
+    ("bad", "safety"),
     [
-        ({}, True),
-        ({"split": 1}, False),
-        ({"lost": 1}, False),
-        ({"lost": None}, False),
-        ({"void": "x"}, False),
+        ({}, Safety.SAFE),
+        ({"split": 1}, Safety.UNSAFE),
+        ({"lost": 1}, Safety.UNSAFE),
+        ({"lost": None}, Safety.UNKNOWN),
+        ({"lost": None, "split": 1}, Safety.UNSAFE),
+        ({"void": "x"}, Safety.UNKNOWN),
     ],
 )
-def test_safe_means_no_split_and_nothing_lost_and_known(bad: dict[str, object], safe: bool) -> None:
-    assert row("a", Kind.HOST, [trial("a", 1.0, **bad)]).safe is safe  # type: ignore[arg-type]
+def test_safe_means_no_split_and_nothing_lost_and_known(bad: dict[str, object], safety: Safety) -> None:
+    assert row("a", Kind.HOST, [trial("a", 1.0, **bad)]).safety is safety  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,10 @@ def test_safe_means_no_split_and_nothing_lost_and_known(bad: dict[str, object], 
         ([trial("us", 10.0), trial("p", 20.0), trial("q", 15.0, split=1)], Holds.YES, "p"),
         ([trial("us", 10.0), trial("p", 19.9)], Holds.NO, "p"),
         ([trial("us", 10.0), trial("q", 99.0, lost=1)], Holds.UNDECIDED, None),
-        ([trial("us", 10.0, split=2), trial("p", 99.0)], Holds.NO, None),
+        ([trial("us", 10.0, split=2), trial("p", 99.0)], Holds.NO, "p"),
+        ([trial("us", 10.0, lost=None), trial("p", 99.0)], Holds.UNDECIDED, "p"),
+        ([trial("us", 10.0), trial("p", 99.0, lost=None)], Holds.UNDECIDED, None),
+        ([trial("us", 10.0), trial("us", None, Kind.CUT, void="x"), trial("p", 99.0)], Holds.UNDECIDED, "p"),
         ([trial("us", None), trial("p", 99.0)], Holds.NO, "p"),
         # Unsafe under one fault is unsafe.
         ([trial("us", 10.0), trial("p", 20.0), trial("p", 20.0, Kind.CUT, lost=1)], Holds.UNDECIDED, None),
@@ -112,7 +116,7 @@ def test_the_claim_is_against_the_fastest_safe_peer(
     table = rows(trials, ("us", "p", "q"))
     claim = claims(table, ours="us", wanted=2.0)[0]
     assert (claim.holds, claim.peer) == (holds, peer)
-    assert ("us" in safe_systems(table)) is (claim.why != "us was not safe")
+    assert (safety_of("us", table) is Safety.UNSAFE) is (claim.why == "us was not safe")
 
 
 def test_figures_have_ours_beside_each_peer() -> None:
