@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import signal
+import statistics
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -118,11 +119,16 @@ def _result(wish: Wish) -> int:
         console.print(f"void: {one.system} {one.kind} {one.number}: {one.void}")
     for claim in judged:
         console.print(_sentence(claim))
-    if made := figures(table):
+    finished = not remaining(wish.blocks(), trials)
+    if loads := [one.load for one in trials if one.load is not None]:
+        console.print(
+            f"load average at the faults: median {statistics.median(loads):.1f}, most {max(loads):.1f} on "
+            f"{os.cpu_count()} cores; times taken on a busy machine say little"
+        )
+    if finished and (made := figures(table)):
         write(made)
     if any(claim.holds is Holds.NO for claim in judged):
         return 1
-    finished = not remaining(wish.blocks(), trials)
     decided = len(judged) == len(wish.kinds) and all(claim.holds is Holds.YES for claim in judged)
     return 0 if finished and decided else 2
 

@@ -42,7 +42,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     `serve_ms`: from the fault to the first acknowledged write of the slowest client outside of the faulty
     host, None: not within the limit. `split_writes`: writes acknowledged while another host acknowledged
     others. `acknowledged`, `lost`: writes of all clients, and those of them that were gone after the repair
-    (None: the system could not be asked). `void`: why the trial says nothing.
+    (None: the system could not be asked). `load`: the machine's load average of a minute at the fault.
+    `void`: why the trial says nothing.
     """
 
     run: str
@@ -54,6 +55,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged: int
     split_writes: int
     lost: int | None
+    load: float | None = None
     void: str = ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from benchmarks.peers.systems import System, await_whole
 from benchmarks.peers.traffic import Traffic, read_kept
 from infra.substrates.base import SubstrateError
 
-STEADY_S = 30.0
+STEADY_S = 60.0
 LIMIT_S = 60.0
 """A system that does not serve within this time after the fault counts as one that never does."""
 AFTER_S = {Kind.HOST: 0.5, Kind.PROCESS: 0.5, Kind.CUT: 2.0}
@@ -52,6 +53,7 @@ def _perform(site: Site, system: System, planned: Planned, run: str) -> Trial:
             raise Spoilt("the clients were not served steadily before the fault")
         # Somewhere in the systems' periods: advertisements, pings, renewals.
         time.sleep(chooser.uniform(0.0, JITTER_S))
+        load = os.getloadavg()[0]
         fault = _inject(site, system, planned.kind, primary)
         outside = [host for host in HOSTS if host != primary or planned.kind is Kind.PROCESS]
         names = [traffic.name(host) for host in outside]
@@ -78,6 +80,7 @@ def _perform(site: Site, system: System, planned: Planned, run: str) -> Trial:
         acknowledged=sum(len(numbers) for numbers in acknowledged(said).values()),
         split_writes=split_writes(said),
         lost=None if kept is None else lost_writes(said, kept),
+        load=load,
     )
 
 

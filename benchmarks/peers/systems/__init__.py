@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from benchmarks.peers.site import HOSTS, WORKERS, Site
 from infra.substrates.base import SubstrateError
 
-WHOLE_S: Final = 90.0
+WHOLE_S: Final = 180.0
 """What a start or a repair may take."""
 
 

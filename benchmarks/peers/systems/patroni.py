@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.site import HOSTS, MAIN, WORKERS, Site
-from benchmarks.peers.systems import ClientOrder, NotWhole, await_whole, until, workers_setting
+from benchmarks.peers.systems import WHOLE_S, ClientOrder, NotWhole, await_whole, until, workers_setting
 from benchmarks.peers.systems.programs import Program, Programs
 from infra.substrates.base import SubstrateError
 from infra.substrates.census import identify, send, wait_gone
@@ -36,7 +36,7 @@ class Patroni:
     def start(self) -> None:
         for host in HOSTS:
             self._etcd(host)
-        until(lambda: all(self._etcd_healthy(host) for host in HOSTS), "etcd has a quorum", 30.0)
+        until(lambda: all(self._etcd_healthy(host) for host in HOSTS), "etcd has a quorum", WHOLE_S)
         for host in WORKERS:
             folder = self._folder(host)
             for made in (folder, folder / "socket"):
@@ -46,7 +46,7 @@ class Patroni:
             conf.write_text(json.dumps(self._configuration(host)))  # JSON is YAML
             conf.chmod(0o644)
         self._patroni(MAIN)
-        until(lambda: self._is_primary(MAIN), "the first PostgreSQL is primary", 60.0)
+        until(lambda: self._is_primary(MAIN), "the first PostgreSQL is primary", WHOLE_S)
         self._create_table()
         for host in WORKERS:
             self._patroni(host)
