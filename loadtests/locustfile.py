@@ -210,19 +210,20 @@ class AgentUser(User):
         """Waits until the load is prepared; the first one that is there begins it."""
         assert _process is not None
         session: Session | None = _process.prepared.get(timeout=READY_S)
-        if session is None:
-            raise StopUser
-        session.begin()
         self._session = session
-        self._number = session.user()
+        if session is not None:
+            session.begin()
+            self._number = session.user()
 
     def wait_time(self) -> float:
         """Seconds until it takes again."""
-        return self._session.pause_s()
+        return self._session.pause_s() if self._session is not None else 0.0
 
     @task
     def operate(self) -> None:
         """One arrival, and what its caller does after it."""
+        if self._session is None:
+            raise StopUser  # why was told
         arrival = self._session.take()
         if arrival is None:
             return

@@ -20,8 +20,8 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests.outcome import Outcome
 from loadtests.recorder import Sink
 
-HOST, PLACE, LINES, ENDED, TROUBLE = (
-    f"threenines-{what}" for what in ("host", "place", "lines", "ended", "trouble")
+HOST, PLACE, LINES, STOP, ENDED, TROUBLE = (
+    f"threenines-{what}" for what in ("host", "place", "lines", "stop", "ended", "trouble")
 )
 GATHER_S = 30.0
 """For all workers to name their host, and to hand in their last lines."""
@@ -61,7 +61,12 @@ class Master:
         gevent.spawn(self._gather)
 
     def finish(self) -> None:
-        """Waits until all workers have handed in what they did."""
+        """Waits until all workers have handed in what they did.
+
+        A master that is told to quit at the end of its time tells its workers nothing before: so this does.
+        """
+        for client in self._running:
+            self.runner.send_message(STOP, {}, client)
         if self._running and not self._all_ended.wait(GATHER_S):
             gone = ", ".join(sorted(self._running))
             sys.stderr.write(
@@ -115,6 +120,7 @@ class Worker:
     def listen(self) -> None:
         """Takes the master's messages from now on."""
         self.runner.register_message(PLACE, self._on_place)
+        self.runner.register_message(STOP, self._on_stop, concurrent=True)
 
     def place(self, host: str) -> tuple[int, int] | None:
         """Asks for this worker's place on its host: number and of how many. None: no part in this load.
@@ -144,6 +150,9 @@ class Worker:
     def trouble(self, line: str, status: int) -> None:
         """Why this worker cannot take part."""
         self.runner.send_message(TROUBLE, {"line": line, "status": status})
+
+    def _on_stop(self, **_: object) -> None:
+        self.runner.stop()
 
     def _on_place(self, msg: Any, **_: object) -> None:
         self._place = (msg.data.get("number", 0), msg.data["of"])
