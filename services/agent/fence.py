@@ -74,6 +74,8 @@ class FenceWriter:
             temporary = path.with_name(f".{path.name}.{os.getpid():x}")
             temporary.write_bytes(MAGIC + bytes(_SIZE - len(MAGIC)))
             temporary.rename(path)
+        self.inherited = _last_word(path)
+        """What stood there before, of an earlier life."""
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE)
         (self._sequence,) = _SEQ.unpack_from(self._map, 8)
@@ -155,6 +157,16 @@ class FenceReader:
             return None  # it moved on while we read, or it is damaged
         self._known, self._known_sequence = msgspec.msgpack.decode(packed, type=Allowance), sequence
         return self._known
+
+
+def _last_word(path: Path) -> Allowance:
+    reader = FenceReader(path)
+    try:
+        return reader.read()
+    except FenceError:
+        return Allowance()
+    finally:
+        reader.close()
 
 
 def _sound(path: Path) -> bool:

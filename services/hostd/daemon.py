@@ -25,6 +25,7 @@ from services.hostd.distributed import Distribution
 from services.hostd.events import EventLog
 from services.hostd.external import Externals
 from services.hostd.failover import Failover, prepare
+from services.hostd.leadership import LeaderPreference
 from services.hostd.lease import HostLease
 from services.hostd.local import LocalServer
 from services.hostd.metrics import HostFigures, HostMetrics
@@ -74,6 +75,9 @@ class Daemon:
                 self.distribution.run(FIRST_LIST_S),
             ):
                 self._keep_running(work)
+            if self.failover is not None:
+                preference = LeaderPreference(self._config, self._etcd, self.events, boottime_ns)
+                self._keep_running(preference.run())
             await self._start_agents()
             await self._leave.wait()
         finally:

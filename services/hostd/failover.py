@@ -110,7 +110,8 @@ class Failover:
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def open_door(self, local: LocalServer) -> None:
-        """Lets agents write and read their state."""
+        """Lets agents write and read their state. From here on the loop runs."""
+        self.household.begin()
         local.add("state-write", self._door.write)
         local.add("state-read", self._door.read)
 

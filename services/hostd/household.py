@@ -86,6 +86,12 @@ class AgentHousehold:
         self._since: dict[Unit, int] = {}
         self._away: dict[Unit, FailBack] = {}
         self._roles: dict[str, tuple[Role, int]] = {}
+        self._kill_margin_ns = config.lease.margin_ms * 1_000_000 // 2
+        self._inherited = fence.inherited
+        """What an earlier life of hostd allowed: in force until its deadline, or this life's first word."""
+        self._programs_until_ns = 0
+        self._programs_ended = False
+        self._programs_timer: asyncio.TimerHandle | None = None
         self._promotions = asyncio.Semaphore(PROMOTIONS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
@@ -105,7 +111,18 @@ class AgentHousehold:
             if spec.standby == self._host and self._config.failover.warm(spec.criticality):
                 return True
             return self.ownership.serves(spec.home, spec.name)  # until the handover has been sent
-        return self.serving(spec)
+        return self._program_may_run(spec)
+
+    def _program_may_run(self, spec: AgentSpec) -> bool:
+        """A program knows of no fence: it runs while its host serves it, to a little before the deadline."""
+        now_ns = self._now_ns()
+        if self.serving(spec):
+            return now_ns < self._programs_until_ns
+        if now_ns >= self._inherited.deadline_ns - self._kill_margin_ns:
+            return False
+        # An earlier life of hostd served it, and its word holds for a moment yet: this one may claim in time.
+        inherited = self._inherited.epoch_of(spec.home, spec.name, now_ns) is not None
+        return inherited and (spec.name in self._supervisor.runners or self._supervisor.runs(spec.name))
 
     def standing(self, spec: AgentSpec) -> tuple[Role, int]:
         """Role and epoch of this host's instance of an agent."""
@@ -151,6 +168,39 @@ class AgentHousehold:
             self.trouble = None
         except FenceError as error:
             self.trouble = str(error)  # the last allowance runs out by itself
+            return
+        self._programs_until_ns = allowance.deadline_ns - self._kill_margin_ns
+        if self._inherited.deadline_ns:
+            self._inherited = Allowance()
+            for runner in self._supervisor.runners.values():
+                if runner.spec.command is not None and not self.serving(runner.spec):
+                    _kill(runner)
+        if self._programs_ended:
+            self._programs_ended = False
+            self.learned()  # those that were ended may run again
+        if self._programs_timer is None and allowance.serving:
+            self._programs_due()
+
+    def begin(self) -> None:
+        """Programs of an earlier life are watched over from now on."""
+        if self._inherited.deadline_ns:
+            self._programs_due()
+
+    def _programs_due(self) -> None:
+        """Ends the programs of this host a little before the deadline that they know nothing of."""
+        self._programs_timer = None
+        until_ns = max(self._programs_until_ns, self._inherited.deadline_ns - self._kill_margin_ns)
+        left_ns = until_ns - self._now_ns()
+        if left_ns > 0:
+            loop = asyncio.get_running_loop()
+            self._programs_timer = loop.call_later(left_ns / 1e9, self._programs_due)
+            return
+        for runner in self._supervisor.runners.values():
+            if runner.spec.command is not None and runner.process is not None:
+                self._events.add("killed", agent=runner.name, detail="its host's lease runs out")
+                _kill(runner)
+                self._programs_ended = True
+        self.learned()
 
     def learned(self) -> None:
         """Look at everything again, in the next turn of the loop."""
@@ -254,6 +304,8 @@ class AgentHousehold:
             task.cancel()
         for task in self._tasks:
             task.cancel()
+        if self._programs_timer is not None:
+            self._programs_timer.cancel()
         self._fence.close()
 
     # Who serves.

@@ -323,6 +323,57 @@ def test_a_program_and_an_agent_without_a_standby_follow_their_rules(owned: Mini
     assert mainpc.get("/v1/domains")[1]["domains"][0]["exceptions"] == {"alone": "mainpc"}
 
 
+@pytest.fixture
+def lonely() -> Iterator[MiniStack]:
+    """One host with ownership on: nobody follows it, however slow it is."""
+    if etcd_path() is None:
+        pytest.skip("no etcd here; `make setup` brings it")
+    with MiniStack(("mainpc",), more={"ownership": True}) as stack:
+        try:
+            stack.start()
+            yield stack
+        except BaseException:
+            print(*stack.logs(), sep="\n")
+            raise
+
+
+def test_a_program_outlives_hostd_and_ends_before_its_host_may_not_act_any_more(lonely: MiniStack) -> None:
+    mainpc = lonely.hosts["mainpc"]
+    command = ("python", "-m", "services.agent.examples.http_echo")
+    check = HealthCheck(kind=HealthKind.TCP, interval_ms=200, timeout_ms=200)
+    mainpc.put(
+        AgentSpec(
+            name="program",
+            home="mainpc",
+            standby=None,
+            category="t",
+            command=command,
+            port=free_port(mainpc.local),
+            health=check,
+        )
+    )
+    wait_for("served at home", lambda: primary(mainpc, "program") == "mainpc")
+    pid = mainpc.pid("program")
+    mainpc.stop("hostd")
+    mainpc.start("hostd")
+    mainpc.ready()
+    wait_for("served by the new life", lambda: primary(mainpc, "program") == "mainpc")
+    adopted = [event for event in mainpc.events("program") if event["event"] == "adopted"]
+    # On a slow machine the earlier life's word may have run out meanwhile: then it was ended, rightly.
+    assert (mainpc.pid("program") == pid) is bool(adopted)
+
+    pid = mainpc.pid("program")
+    lonely.etcd.stop()
+    wait_for("ended", lambda: not alive(pid))
+    wait_for("fenced", lambda: "fenced" in words(mainpc))
+    ends = [event for event in mainpc.events("program") if event["event"] == "killed"]
+    fenced = next(event for event in mainpc.events() if event["event"] == "fenced")
+    assert "lease runs out" in ends[-1]["detail"], ends
+    assert ends[-1]["time_ns"] < fenced["time_ns"]
+    lonely.etcd.start()
+    wait_for("served again", lambda: primary(mainpc, "program") == "mainpc")
+
+
 def test_an_agent_that_crashes_again_and_again_is_served_by_its_standby(owned: MiniStack) -> None:
     mainpc, pc2 = owned.hosts["mainpc"], owned.hosts["pc2"]
     mainpc.put(memory())
