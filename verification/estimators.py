@@ -22,7 +22,7 @@ from verification.catalogue import AssumedFault, CatalogueEntry, Estimator, Prof
 from verification.observations import Observations
 from verification.rules import Judgement, Rule, figure
 
-__all__ = ["Judgement", "Rule", "judge"]
+__all__ = ["Judgement", "Rule", "judge", "project"]
 
 
 def judge(
@@ -145,6 +145,11 @@ def _gain(rule: Rule, found: Observations, block: str | None) -> Judgement:
 
 
 def _projection(rule: Rule, found: Observations, block: str | None) -> Judgement:
+    return project(rule, found)
+
+
+def project(rule: Rule, found: Observations) -> Judgement:
+    """A week's downtime from the measured outages (blocks: kinds of fault, values: seconds): pass or open."""
     outages_s: dict[str, list[float]] = {}
     for trial in found.trials:
         outages_s.setdefault(trial.block, []).append(rule.longest_s if trial.value is None else trial.value)
@@ -161,6 +166,7 @@ def _projection(rule: Rule, found: Observations, block: str | None) -> Judgement
         seed=rule.seed,
         confidence=rule.confidence,
         budget_s=rule.target,
+        draws=rule.draws,
     )
     kept = rule.direction.keeps(projected.high_s, rule.target)
     return Judgement(

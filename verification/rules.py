@@ -56,6 +56,7 @@ class Rule:
     assumed: tuple[AssumedFault, ...] = ()
     longest_s: float = 10.0
     seed: int = 0
+    draws: int = 20_000
 
     @classmethod
     def of(cls, entry: CatalogueEntry, plan: ProfilePlan, blocks: int = 1) -> Rule:

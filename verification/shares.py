@@ -150,10 +150,18 @@ def _share_bounds(rule: Rule, sample: _Sample, confidence: float) -> tuple[float
 
 def _more_of_a_share(rule: Rule, n: int, sample: _Sample) -> int | None:
     """About how many more would decide at the rate seen so far; None when it lies too near the limit."""
-    worth, rate, total = sample.n / n, sample.failed / sample.n, max(n, rule.n)
-    while total < MOST_TRIALS:
+    worth, rate = sample.n / n, sample.failed / sample.n
+
+    def decides(total: int) -> bool:
         lower, upper = _share_bounds(rule, _Sample(total * worth, total * worth * rate), rule.confidence)
-        if total > n and (lower > rule.most_failed or upper <= rule.most_failed):
-            return total - n
-        total = math.ceil(total * 1.05) + 1
-    return None
+        return lower > rule.most_failed or upper <= rule.most_failed
+
+    low, high = n, max(n + 1, rule.n)
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > MOST_TRIALS:
+            return None
+    while high - low > max(1, low // 20):
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high - n

@@ -121,13 +121,20 @@ def _fresh_trials(rule: Rule, n: int, over: int) -> int | None:
     rate = over / n
     if rate >= 1.0 - rule.coverage:
         return None
-    wanted = n
-    while wanted < MOST_TRIALS:
+
+    def passes(wanted: int) -> bool:
         allowed = statistics.allowed_exceedances(wanted, rule.coverage, rule.confidence)
-        if allowed is not None and allowed >= rate * wanted:
-            return wanted
-        wanted = math.ceil(wanted * 1.05)
-    return None
+        return allowed is not None and allowed >= rate * wanted
+
+    low, high = 0, n
+    while not passes(high):
+        low, high = high, 2 * high
+        if high > MOST_TRIALS:
+            return None
+    while high - low > max(1, low // 20):
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
 
 
 def mean(rule: Rule, found: Observations, block: str | None) -> Judgement:
