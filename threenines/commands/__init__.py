@@ -58,6 +58,7 @@ TABLE = (
     Entry("call", "Call a method of an agent.", _FLEET),
     Entry("verify", "Measure a running stack against its criteria and write the report.", _PROOF),
     Entry("sim", "Run the ownership protocol through simulated weeks of faults.", _PROOF),
+    Entry("selftest", "Judge the judge on systems whose truth is known.", _PROOF),
     Entry("criteria", "List what must be true.", _HISTORY),
     Entry("report", "Render a run again.", _HISTORY),
     Entry("compare", "Set two runs side by side.", _HISTORY),
