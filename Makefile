@@ -31,7 +31,7 @@ pytest: ## the tests alone: on both cores what needs no servers, then one by one
 	@$(BIN)/pytest -m live $(PYTEST_ARGS)
 
 sim: ## two hundred simulated weeks of the ownership protocol
-	@$(BIN)/threenines sim --seeds 200 --processes 2
+	@$(BIN)/threenines sim --profile ci
 
 verify: setup ## bring the local stack up, measure it, write reports/out/latest/
 	@$(BIN)/threenines verify --profile quick

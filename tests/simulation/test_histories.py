@@ -5,48 +5,71 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
+from verification.simulation.benign import BENIGN
+from verification.simulation.coverage import UNREACHED
 from verification.simulation.faults import WEIGHTS, Fault, Kind
-from verification.simulation.history import HOSTS, WEEK_S, Parameters, plan, run
-from verification.simulation.mutants import MUTANTS, MarginRemoved, NoSelfFence
+from verification.simulation.fleet import DUO, TRIO
+from verification.simulation.history import WEEK_S, Parameters, plan, run
+from verification.simulation.liveness import BOUND_NS, quantile_ms
+from verification.simulation.mutants import BY_NAME, MUTANTS, MarginRemoved, NoSelfFence
 from verification.simulation.regressions import Regression, load
-from verification.simulation.runner import hunt, replay_command, simulate
+from verification.simulation.runner import Total, hunt, replay_command, simulate
 from verification.simulation.shrinking import EFFORT, breaks, schedules, shrunk
 
 WEEKS = 12
 
 
-def test_weeks_of_faults_break_nothing_and_are_not_idle() -> None:
-    total = simulate(range(WEEKS))
-    assert [outcome.violation for outcome in total.violations] == []
+@pytest.fixture(scope="module")
+def total() -> Total:
+    """The weeks that the suite has time for; `make sim` runs many more and holds them to the same."""
+    return simulate(range(WEEKS))
+
+
+def test_weeks_of_faults_break_nothing(total: Total) -> None:
+    assert total.findings == ()
     assert total.weeks == WEEKS
     assert total.faults >= 50 * WEEKS
-    for what in (
-        "moved",
-        "fence",
-        "failback",
-        "elections",
-        "ambiguous",
-        "refused",
-        "late",
-        "effects",
-        "writes",
-    ):
-        assert total.counts[what] > 0, f"nothing of this happened: {what}"
-    kinds = {kind for kind in Kind if total.counts[f"fault {kind}"]}
-    assert kinds == set(Kind), "a kind of fault never happened"
     assert total.counts["ok ops"] > 5 * total.counts["failed ops"]
+
+
+def test_every_kind_of_fault_takes_effect(total: Total) -> None:
+    """All rows of the tables are asked for where there are weeks enough: `make sim` fails without them."""
+    assert [kind for kind, (_, effective) in total.coverage.kinds.items() if not effective] == []
+    assert [effect for effect, count in total.coverage.effects.items() if not count] == []
+    assert sum(count > 0 for count in total.coverage.rows.values()) > 30
+
+
+def test_nobody_is_without_an_owner_for_longer_than_the_bound(total: Total) -> None:
+    gaps = total.gaps_ms
+    assert sum(count for _, count in gaps) > 10 * WEEKS, "nobody was ever without an owner"
+    longest_ms = quantile_ms(gaps, 1.0)
+    assert longest_ms is not None
+    assert longest_ms <= BOUND_NS // 1_000_000
+
+
+def test_there_are_histories_with_two_workers_and_with_three() -> None:
+    fleets = [plan(Parameters(seed)).fleet for seed in range(40)]
+    assert fleets.count(TRIO) >= 3
+    assert fleets.count(DUO) >= 3
+
+
+def test_a_row_is_excused_with_a_reason_or_not_at_all(total: Total) -> None:
+    assert all(UNREACHED.values())
+    assert not [row for row in UNREACHED if total.counts[row]], "it is reached after all"
 
 
 def test_every_week_has_at_least_fifty_faults() -> None:
     for seed in range(200):
-        faults, _ = plan(Parameters(seed))
-        assert len(faults) >= 50
-        assert all(0 < fault.at_ms < WEEK_S * 1_000 and fault.host in HOSTS for fault in faults)
+        planned = plan(Parameters(seed))
+        assert len(planned.faults) >= 50
+        hosts = planned.fleet.hosts
+        assert all(0 < fault.at_ms < WEEK_S * 1_000 and fault.host in hosts for fault in planned.faults)
     assert set(WEIGHTS) == set(Kind)
 
 
@@ -57,11 +80,11 @@ def test_the_same_seed_is_the_same_history() -> None:
     assert run(Parameters(6), keep_log=True).log != one.log
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_skipping_quiet_time_changes_no_decision(seed: int) -> None:
-    parameters = Parameters(seed, seconds=300, fault_count=8)
+@pytest.mark.parametrize(("seed", "workers"), [(0, 2), (1, 2), (2, 3), (3, 3)])
+def test_skipping_quiet_time_changes_no_decision(seed: int, workers: int) -> None:
+    parameters = Parameters(seed, seconds=300, fault_count=8, workers=workers)
     skipped = run(parameters, keep_log=True)
-    plain = run(Parameters(seed, seconds=300, fault_count=8, skip=False), keep_log=True)
+    plain = run(replace(parameters, skip=False), keep_log=True)
     assert skipped.counts["skipped s"] > 60, "nothing was skipped"
     assert plain.counts["skipped s"] == 0
     assert skipped.log == plain.log
@@ -73,7 +96,7 @@ def test_skipping_quiet_time_changes_no_decision(seed: int) -> None:
 def test_no_drawn_schedule_breaks_the_protocol(
     faults: tuple[Fault, ...], seed: int, ppm: tuple[int, int]
 ) -> None:
-    assert run(Parameters(seed, 70, faults=faults, ppm=ppm)).violation is None
+    assert run(Parameters(seed, 70, faults=faults, ppm=ppm, workers=2)).violation is None
 
 
 # Planted bugs.
@@ -81,39 +104,32 @@ def test_no_drawn_schedule_breaks_the_protocol(
 QUICK = {
     "margin-removed",
     "silence-is-success",
-    "refusal-is-success",
-    "any-peer-revision",
     "wall-clock",
-    "monotonic-clock",
-    "epoch-not-raised",
     "no-self-fence",
-    "acts-after-handover",
-    "acts-on-doubt",
-    "reading-is-proof",
-    "serves-before-acknowledgement",
-    "old-epoch-kept",
     "state-not-ordered",
-    "state-not-loaded",
+    "starts-by-name",
+    "withheld-ignored",
 }
+"""Found within few weeks. All of them: `threenines sim --mutants`; and each has its history, below."""
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_a_planted_bug_is_caught(name: str) -> None:
-    (variant,) = [v for v in MUTANTS if v.name == name]
-    found = hunt(variant, range(25))
+    found = hunt(BY_NAME[name], range(12))
     assert found.caught, f"{name} escaped {found.seeds} weeks"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", [v for v in MUTANTS if v.name not in QUICK], ids=lambda v: v.name)
-def test_a_rarer_bug_is_caught(variant: type) -> None:
-    assert hunt(variant, range(200)).caught
+@pytest.mark.parametrize("variant", BENIGN, ids=lambda v: v.name)
+def test_a_harmless_change_is_not_caught(variant: type) -> None:
+    found = hunt(variant, range(2))
+    assert found.outcome is None, found.outcome.violation
 
 
 def test_there_is_a_name_for_each_and_enough_of_them() -> None:
     names = [variant.name for variant in MUTANTS]
-    assert len(set(names)) == len(names) >= 10
+    assert len(set(names)) == len(names) >= 30
     assert set(names) >= QUICK
+    assert len(BY_NAME) == 1 + len(names) + len(BENIGN)
 
 
 # Failing histories.
@@ -126,7 +142,7 @@ def test_a_history_that_found_a_bug_passes_now_and_still_finds_it(entry: Regress
 
 
 def test_a_failing_history_shrinks_to_the_faults_that_matter() -> None:
-    found = hunt(NoSelfFence, range(25))
+    found = hunt(NoSelfFence, range(12))
     assert found.outcome is not None
     small = shrunk(found.outcome, NoSelfFence.name)
     assert small is not None
@@ -138,14 +154,16 @@ def test_a_failing_history_shrinks_to_the_faults_that_matter() -> None:
 def test_a_drawn_schedule_shrinks_as_well() -> None:
     one = find(
         schedules(6),
-        lambda faults: breaks(Parameters(0, 70, faults=faults, ppm=(40_000, -40_000)), NoSelfFence.name),
+        lambda faults: breaks(
+            Parameters(0, 70, faults=faults, ppm=(40_000, -40_000), workers=2), NoSelfFence.name
+        ),
         settings=EFFORT,
     )
     assert len(one) == 1
 
 
 def test_a_failure_is_replayed_by_the_command_that_is_printed() -> None:
-    found = hunt(MarginRemoved, range(25))
+    found = hunt(MarginRemoved, range(12))
     assert found.outcome is not None
     command = replay_command(found.outcome.parameters, MarginRemoved.name)
     assert command == f"threenines sim --seed {found.outcome.parameters.seed} --mutant margin-removed"

@@ -1,12 +1,14 @@
-"""The agents of one simulated host: seats that load their state, serve calls, check the shared deadline."""
+"""The processes of agents on one simulated host: promoted by hostd, they check the shared deadline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from services.control.domains import Unit
+from services.control.recovery import Checked
 from verification.simulation.etcd_model import ACKED, FAILED, Answer, Cell, Standing, StateWrite
 from verification.simulation.world import MS, Event
 
@@ -28,26 +30,43 @@ class Page:
 
     def epoch(self, home: str, agent: str) -> int | None:
         """What the page says about an agent, the deadline aside."""
-        own = Unit(home, agent)
-        if own in self.serving:
-            return self.serving[own]
-        return None if own in self.withheld else self.serving.get(Unit(home))
+        own, whole = _units(home, agent)
+        epoch = self.serving.get(own)
+        if epoch is not None:
+            return epoch
+        return None if own in self.withheld else self.serving.get(whole)
+
+
+@cache
+def _units(home: str, agent: str) -> tuple[Unit, Unit]:
+    return Unit(home, agent), Unit(home)
 
 
 @dataclass(slots=True)
 class Seat:
-    """An agent that serves as primary on this host, or is about to."""
+    """The process of an agent. `epoch`: the one that it was promoted to, 0 while it stands by."""
 
     agent: str
     home: str
-    epoch: int
+    incarnation: int
+    up: bool = False
+    epoch: int = 0
     loaded: bool = False
     admits: bool = True
     value: int = 0
-    revision: int = 0
+    revision: int = 0  # that wrote the value
+    loaded_revision: int = -1  # of the store, when the state was loaded last; below 0: never
     busy: int | None = None  # number of the state request in flight
     timeout: Event | None = None
     paused_until_ns: int = 0
+    hung: int = 0
+    late: list[Callable[[], None]] = field(default_factory=list)  # what it hears when it goes on
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is under way in it."""
+        going_on = self.busy is not None or self.hung or self.loaded != (self.epoch > 0)
+        return self.up and self.admits and not going_on
 
 
 @dataclass(slots=True)
@@ -61,86 +80,134 @@ class Call:
 
 
 class Agents:
-    """Seats are processes of their own: they outlive hostd, and end with the host."""
+    """They are processes of their own: they outlive hostd, and end with the machine."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.page = Page()
         self.seats: dict[str, Seat] = {}
-        self._quiescing: set[Unit] = set()
         self._requests = 0
-        self._left: dict[str, tuple[int, int]] = {}
+        self._incarnations = 0
+
+    # Processes.
 
     def end(self) -> None:
-        for seat in self.seats.values():
-            self.node.world.cancel(seat.timeout)
-        self.seats.clear()
-        self._quiescing.clear()
+        """The machine is gone."""
+        for agent in tuple(self.seats):
+            self.kill(agent)
         self.page = Page()
+
+    def fork(self, agent: str, home: str, wait_ns: int) -> None:
+        """A new process, up after some time."""
+        self._incarnations += 1
+        seat = self.seats[agent] = Seat(agent, home, self._incarnations)
+        self.node.after(wait_ns, self._up, seat)
+
+    def _up(self, seat: Seat) -> None:
+        if self.seats.get(seat.agent) is seat:
+            seat.up = True
+            self.node.told(self.node.household.came_up, seat.agent)
+
+    def kill(self, agent: str) -> bool:
+        """At once. False: there is none."""
+        seat = self.seats.pop(agent, None)
+        if seat is None:
+            return False
+        self.node.world.cancel(seat.timeout)
+        seat.loaded = seat.up = False
+        seat.late.clear()
+        return True
+
+    def hang(self, agent: str) -> Seat:
+        """It does not answer until `go_on`."""
+        seat = self.seats[agent]
+        seat.hung += 1
+        return seat
+
+    def go_on(self, seat: Seat) -> None:
+        """And then does what it was told meanwhile."""
+        seat.hung -= 1
+        if not seat.hung and self.seats.get(seat.agent) is seat:
+            late, seat.late = seat.late, []
+            for order in late:
+                order()
 
     def acting_epoch(self, home: str, agent: str) -> int | None:
         """The check before each side effect."""
-        epoch = self.page.epoch(home, agent)
-        if self.node.variant.fences_itself and self.node.local() >= self.page.deadline_ns:
-            return None
+        page = self.page
+        epoch = page.epoch(home, agent)
+        if epoch is not None and self.node.variant.checks_the_deadline:
+            return epoch if self.node.local() < page.deadline_ns else None
         return epoch
 
-    # What hostd orders.
+    # What hostd orders. An order to a process that hangs is done when it goes on, and not answered in time.
 
-    def promote(self, agents: Mapping[str, str], epoch: int) -> None:
-        for agent, home in agents.items():
-            self.demote((agent,))
-            self.seats[agent] = seat = Seat(agent, home, epoch)
-            if agent in self._left and not self.node.variant.loads_state_on_promotion:
-                seat.loaded = True
-                seat.value, seat.revision = self._left[agent]
-                continue
-            self.node.after(START_NS, self._load, seat)
+    def _heard(self, agent: str, order: Callable[[Seat], None]) -> None:
+        seat = self.seats.get(agent)
+        if seat is None or not seat.up:
+            return
+        if seat.hung:
+            seat.late.append(lambda: order(seat))
+        else:
+            order(seat)
 
-    def resume(self, agents: Mapping[str, str], epoch: int) -> None:
-        missing = {}
-        for agent, home in agents.items():
-            seat = self.seats.get(agent)
-            if seat is None or seat.epoch != epoch:
-                missing[agent] = home
-            else:
-                seat.admits = True
-        self.promote(missing, epoch)
+    def promote(self, agent: str, epoch: int, answered: Callable[[], None]) -> None:
+        """Load the state, then serve at the epoch; `answered` is called then."""
 
-    def quiesce(self, unit: Unit, agents: Mapping[str, str]) -> None:
-        for agent in agents:
-            if agent in self.seats:
-                self.seats[agent].admits = False
-        self._quiescing.add(unit)
-        self.tell_quiesced()
+        def order(seat: Seat) -> None:
+            seat.admits = True
+            if seat.epoch == epoch and seat.loaded:
+                answered()
+                return
+            if seat.loaded_revision >= 0 and not self.node.variant.loads_state_on_promotion:
+                seat.epoch, seat.loaded = epoch, True
+                answered()
+                return
+            seat.epoch, seat.loaded = 0, False
+            self._load(seat, epoch, answered)
 
-    def tell_quiesced(self) -> None:
-        for unit in tuple(self._quiescing):
-            agents = self.node.agents_of(unit)
-            busy = any(a in self.seats and self.seats[a].busy is not None for a in agents)
-            if not busy:
-                self._quiescing.discard(unit)
-                self.node.quiesced(unit)
+        self._heard(agent, order)
 
-    def demote(self, agents: Iterable[str]) -> None:
-        for agent in agents:
-            seat = self.seats.pop(agent, None)
-            if seat is not None:
-                self.node.world.cancel(seat.timeout)
-                seat.loaded = False
-                self._left[agent] = (seat.value, seat.revision)
+    def standing(self, agent: str) -> Checked | None:
+        """How a process says that it stands; None: no answer."""
+        seat = self.seats.get(agent)
+        if seat is None or not seat.up or seat.hung:
+            return None
+        acting = seat.epoch > 0 and seat.epoch == self.acting_epoch(seat.home, agent)
+        return Checked(seat.epoch, acting, seat.loaded_revision)
 
-    def demote_unserved(self) -> None:
-        """What the page does not name is not ours."""
-        seats = self.seats.values()
-        self.demote([seat.agent for seat in seats if self.page.epoch(seat.home, seat.agent) is None])
+    def resume(self, agent: str) -> None:
+        """Admit calls again."""
+        self._heard(agent, _admit)
+
+    def quiesce(self, agent: str) -> None:
+        """Admit no calls."""
+        self._heard(agent, _refuse)
+
+    def idle(self, agent: str) -> bool:
+        """Whether a quiesced process would say that nothing is in flight."""
+        seat = self.seats.get(agent)
+        return seat is None or not seat.up or (seat.busy is None and not seat.hung)
+
+    def demote(self, agent: str) -> None:
+        """Stand by from now on."""
+        self._heard(agent, self._stand_by)
+
+    def _stand_by(self, seat: Seat) -> None:
+        self.node.world.cancel(seat.timeout)
+        seat.busy = None
+        seat.epoch, seat.loaded, seat.admits = 0, False, True
 
     # State.
 
-    def _load(self, seat: Seat) -> None:
-        if self.seats.get(seat.agent) is not seat or seat.loaded or seat.busy is not None:
+    def _load(self, seat: Seat, epoch: int, answered: Callable[[], None] | None) -> None:
+        if self.seats.get(seat.agent) is not seat or seat.loaded:
             return
-        number = self._begin(seat, self._load_failed, seat)
+        if seat.busy is not None:
+            # What is in flight comes to its end first.
+            self.node.after(RETRY_NS, self._load, seat, epoch, answered)
+            return
+        number = self._begin(seat, self._load, seat, epoch, answered)
         store = self.node.cluster.store
 
         def loaded(answer: Answer) -> None:
@@ -148,15 +215,24 @@ class Agents:
                 return
             cell = answer.value
             if answer.kind == ACKED and isinstance(cell, Cell):
-                seat.value, seat.revision, seat.loaded = cell.value, cell.revision, True
+                seat.value, seat.revision, seat.loaded_revision = cell.value, cell.revision, answer.revision
+                seat.loaded, seat.epoch = True, epoch
+                if answered is not None:
+                    answered()
             else:
-                self.node.after(RETRY_NS, self._load, seat)
-            self.tell_quiesced()
+                self.node.after(RETRY_NS, self._load, seat, epoch, answered)
+            self.node.household.tell_quiesced()
 
         self.node.state_request(lambda: store.load(seat.agent), loaded, writes=False)
 
-    def _load_failed(self, seat: Seat) -> None:
-        self.node.after(RETRY_NS, self._load, seat)
+    def _reload(self, seat: Seat) -> None:
+        """Its state is in doubt: load it again at the same epoch."""
+        seat.loaded = False
+        self.node.after(RETRY_NS, self._load_again, seat, seat.epoch)
+
+    def _load_again(self, seat: Seat, epoch: int) -> None:
+        if seat.epoch == epoch and epoch > 0:
+            self._load(seat, epoch, None)
 
     def _begin(self, seat: Seat, silent: Callable[..., None], *args: object) -> int:
         self._requests += 1
@@ -166,7 +242,7 @@ class Agents:
         def timed_out() -> None:
             if self._ended(seat, number):
                 silent(*args)
-                self.tell_quiesced()
+                self.node.household.tell_quiesced()
 
         seat.timeout = self.node.after(STATE_TIMEOUT_NS, timed_out)
         return number
@@ -183,7 +259,10 @@ class Agents:
 
     def call(self, call: Call) -> None:
         seat = self.seats.get(call.agent)
-        if seat is None or not seat.loaded or not seat.admits or seat.busy is not None:
+        if seat is not None and seat.hung:
+            seat.late.append(lambda: self.call(call))
+            return
+        if seat is None or not seat.up or not seat.loaded or not seat.admits or seat.busy is not None:
             call.done("fail", 0, "unavailable")
             return
         epoch = self.acting_epoch(call.home, call.agent)
@@ -191,36 +270,41 @@ class Agents:
             call.done("fail", 0, "not primary")
             return
         if call.value is None:
-            self.node.checkers.acted(self.node.name, call.agent, epoch)
+            self.node.checkers.acted(self.node.name, call.agent)
             call.done("ok", seat.value, "")
         elif seat.paused_until_ns > self.node.world.now:
             # Checked, then stopped by the scheduler, and only afterwards sent.
             fence = self.node.write_fence(call.home, call.agent)
             number = self._begin(seat, self._unknown, seat, call)
             wait_ns = seat.paused_until_ns - self.node.world.now
-            self.node.after(wait_ns, self._send, seat, call, number, fence)
+            self.node.checkers.count("hit agent-pause")
+            self.node.after(wait_ns, self._send, seat, call, number, epoch, fence)
         else:
-            self.node.checkers.acted(self.node.name, call.agent, epoch)
+            self.node.checkers.acted(self.node.name, call.agent)
             number = self._begin(seat, self._unknown, seat, call)
-            self._send(seat, call, number, self.node.write_fence(call.home, call.agent))
+            self._send(seat, call, number, epoch, self.node.write_fence(call.home, call.agent))
 
     def _unknown(self, seat: Seat, call: Call) -> None:
-        seat.loaded = False
-        call.done("info", 0, "no answer of the store")
-        self.node.after(RETRY_NS, self._load, seat)
+        if self.node.variant.reports_doubt:
+            call.done("info", 0, "no answer of the store")
+        else:
+            call.done("ok", call.value or 0, "")
+        self._reload(seat)
 
-    def _send(self, seat: Seat, call: Call, number: int, fence: int | None, again: bool = False) -> None:
+    def _send(
+        self, seat: Seat, call: Call, number: int, epoch: int, fence: int | None, again: bool = False
+    ) -> None:
         variant = self.node.variant
         if fence is None or call.value is None:
             if self._ended(seat, number):
                 call.done("fail", 0, "fenced")
-                self.tell_quiesced()
+                self.node.household.tell_quiesced()
             return
         write = StateWrite(
             call.agent,
             call.home,
             self.node.name,
-            seat.epoch,
+            epoch,
             call.value,
             fence if variant.writes_compare_the_domain else None,
             seat.revision if variant.writes_compare_the_cell else None,
@@ -231,11 +315,11 @@ class Agents:
                 return
             known = answer.value.known if isinstance(answer.value, Standing) else None
             if known is not None and not again and self._moved_aside(seat, write, answer):
-                self._send(seat, call, number, known.revision, again=True)
+                self._send(seat, call, number, epoch, known.revision, again=True)
                 return
             self._ended(seat, number)
             self._answered(seat, call, write, answer)
-            self.tell_quiesced()
+            self.node.household.tell_quiesced()
 
         store = self.node.cluster.store
         self.node.state_request(lambda: store.write(write), answered, writes=True)
@@ -247,7 +331,10 @@ class Agents:
             isinstance(stands, Standing)
             and stands.known is not None
             and stands.cell.revision == write.cell_revision
-            and stands.known.record.assignment(seat.agent) == (self.node.name, seat.epoch)
+            and (
+                stands.known.record.assignment(seat.agent) == (self.node.name, write.epoch)
+                or not self.node.variant.refused_writes_look_again
+            )
         )
 
     def _answered(self, seat: Seat, call: Call, write: StateWrite, answer: Answer) -> None:
@@ -258,11 +345,18 @@ class Agents:
             call.done("fail", 0, "store refused the connection")
         elif isinstance(answer.value, Standing):
             cell = answer.value.cell
-            seat.loaded = False
-            self.node.after(RETRY_NS, self._load, seat)
+            self._reload(seat)
             if cell.value == write.value:
                 call.done("ok", write.value, "")
             elif cell.revision == write.cell_revision:
                 call.done("fail", 0, "fenced")
             else:
                 call.done("info", 0, "the state moved on")
+
+
+def _admit(seat: Seat) -> None:
+    seat.admits = True
+
+
+def _refuse(seat: Seat) -> None:
+    seat.admits = False

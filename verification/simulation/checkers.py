@@ -12,6 +12,7 @@ from verification.simulation.world import World
 
 if TYPE_CHECKING:
     from verification.simulation.etcd_model import StateWrite, Store
+    from verification.simulation.fleet import Fleet
     from verification.simulation.node import Node
 
 
@@ -35,11 +36,13 @@ class Broken(Exception):
 class Checkers:
     """Knows every host at once, which no host does."""
 
-    def __init__(self, world: World, store: Store, homes: dict[str, str], *, keep_log: bool) -> None:
+    def __init__(
+        self, world: World, store: Store, homes: dict[str, str], counts: Counter[str], *, keep_log: bool
+    ) -> None:
         self.world = world
         self.store = store
         self.homes = homes
-        self.counts: Counter[str] = Counter()
+        self.counts = counts
         self.log: list[tuple[object, ...]] | None = [] if keep_log else None
         self.nodes: dict[str, Node] = {}
         self.ops: dict[str, list[Op]] = {agent: [] for agent in homes}
@@ -93,7 +96,7 @@ class Checkers:
         for agent, home in self.homes.items():
             self._overlap(agent, home)
 
-    def acted(self, host: str, agent: str, epoch: int) -> None:
+    def acted(self, host: str, agent: str) -> None:
         """A side effect is about to happen."""
         self.counts["effects"] += 1
         for other in self.nodes.values():
@@ -109,6 +112,26 @@ class Checkers:
         if len(acting) > 1:
             self.broken("one-owner", f"{agent} may be served by {acting}")
 
+    # What hostd says and does.
+
+    def announced(self, node: Node, agent: str, epoch: int) -> None:
+        """A recovery was validated: what was acknowledged to earlier owners must have been loaded."""
+        self.note("promoted", node.name, agent, epoch)
+        seat = node.agents.seats[agent]
+        cell = self.store.cells.get(agent)
+        if cell is not None and cell.epoch < epoch and cell.revision > seat.loaded_revision:
+            detail = f"{node.name} announced {agent} with the state of revision {seat.loaded_revision}"
+            self.broken("validated-means-loaded", f"{detail}, not of {cell.revision}")
+
+    def started(self, host: str, order: tuple[str, ...], fleet: Fleet) -> None:
+        """Dependencies come first, and nobody waits for a less urgent one that it does not need."""
+        self.counts["starts"] += 1
+        urgency = {agent: _urgency(agent, order, fleet) for agent in order}
+        for place, agent in enumerate(order):
+            for later in order[place + 1 :]:
+                if later in fleet.agents[agent].depends_on or urgency[later] < urgency[agent]:
+                    self.broken("start-order", f"{host} starts {agent} before {later}")
+
     # The store.
 
     def domains_written(self, host: str, revision: int, txn: Transaction) -> None:
@@ -121,6 +144,8 @@ class Checkers:
                 was, now = before.assignment(agent), record.assignment(agent)
                 if now.epoch < was.epoch or (now.holder != was.holder and now.epoch == was.epoch):
                     self.broken("epochs-rise", f"{agent}: {_told(was)} then {_told(now)}, written by {host}")
+                if now.holder not in (host, was.holder) and was.holder != host:
+                    self.counts["named by a third host"] += 1
                 if now.holder != was.holder:
                     self.note("moved", agent, now.holder, now.epoch)
             self._before[home] = record
@@ -162,6 +187,13 @@ class Checkers:
             fault = fault_of((*ops, last))
             if fault is not None:
                 self.broken("linearizable", f"{agent}: {fault}")
+
+
+def _urgency(agent: str, among: tuple[str, ...], fleet: Fleet) -> int:
+    """That of the most urgent agent which needs it, itself included."""
+    needing = (other for other in among if agent in fleet.agents[other].depends_on)
+    own = ("critical", "standard", "utility").index(fleet.agents[agent].criticality)
+    return min([own, *(_urgency(other, among, fleet) for other in needing)])
 
 
 def _told(to: Assignment) -> str:

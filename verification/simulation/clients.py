@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from services.control.domains import Unit
 from verification.simulation.agents import Call
 from verification.simulation.checkers import Checkers
 from verification.simulation.network import Network
@@ -89,16 +88,9 @@ def everybody_served(nodes: dict[str, Node], homes: dict[str, str]) -> bool:
         for node in nodes.values():
             seat = node.agents.seats.get(agent)
             epoch = node.agents.acting_epoch(home, agent)
-            if seat is not None and seat.loaded and seat.admits and epoch == seat.epoch and node.up:
+            sound = seat is not None and seat.loaded and seat.admits and epoch == seat.epoch
+            if sound and node.up and node.household.announced(agent):
                 serving += 1
         if serving != 1:
             return False
     return True
-
-
-def holder_of(nodes: dict[str, Node], unit: Unit) -> Node | None:
-    """The node that serves a unit."""
-    for node in nodes.values():
-        if node.up and node.agents.page.epoch(unit.home, unit.agent) is not None:
-            return node
-    return None

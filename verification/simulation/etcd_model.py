@@ -7,6 +7,7 @@ under way) under the next leader. Watches are in order, may lag, and after a gap
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -79,9 +80,10 @@ class Store:
     def view(self) -> View:
         return View(self.revision, dict(self.hosts), dict(self.domains))
 
-    def transact(self, host: str, boot_id: str, txn: Transaction) -> Answer:
+    def transact(self, host: str, boot_id: str, txn: Transaction, compares_own: bool = True) -> Answer:
+        """`compares_own` is False with a planted bug."""
         hosts, domains = self.hosts, self.domains
-        if _revision(hosts.get(host)) != txn.host_revision:
+        if compares_own and _revision(hosts.get(host)) != txn.host_revision:
             return Answer(REFUSED)
         for home, revision in txn.domains.items():
             if _revision(domains.get(home)) != revision:
@@ -129,12 +131,20 @@ class _Request:
     reply: Callable[[Answer], None]
     writes: bool
     until_ns: int
+    number: int
 
 
 class Cluster:
     """The three members, and the way of a request through them."""
 
-    def __init__(self, world: World, network: Network, members: tuple[str, ...], preferred: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        members: tuple[str, ...],
+        preferred: str,
+        counts: Counter[str] | None = None,
+    ) -> None:
         self.store = Store()
         self.world = world
         self.network = network
@@ -151,6 +161,9 @@ class Cluster:
         self.watch_lag_ns: dict[str, int] = {}
         self.late = 0
         self.elections = 0
+        self.counts: Counter[str] = Counter() if counts is None else counts
+        self._numbers = 0
+        self._performed: dict[str, int] = {}
         self._watched_ns: dict[str, int] = {}
         self._behind: set[str] = set()
         self._limbo: list[_Request] = []
@@ -177,12 +190,15 @@ class Cluster:
             if back is not None:
                 world.at(world.now + delay + back, reply, Answer(FAILED))
             return
-        request = _Request(host, member, perform, reply, writes, world.now + PARKED_NS)
+        self._numbers += 1
+        request = _Request(host, member, perform, reply, writes, world.now + PARKED_NS, self._numbers)
         arrives_ns = world.now + delay
         if self.held_ns.get(host, 0) > arrives_ns and world.random.random() < (0.9 if assigns else 0.3):
             arrives_ns = self.held_ns[host]  # overtaken by later ones
+            self.counts["hit requests-held"] += 1
         self._forward(request, arrives_ns)
         if network.doubled(host, member) or (self.leader and network.doubled(member, self.leader)):
+            self.counts["arrived twice"] += 1
             self._forward(request, arrives_ns + world.random.randint(0, 1_500) * MS)
 
     def _forward(self, request: _Request, arrives_ns: int) -> None:
@@ -213,13 +229,15 @@ class Cluster:
     def _commit(self, term: int, request: _Request) -> None:
         world = self.world
         leader = self.leader
-        if leader is None or term != self.term or not self._leads(leader):
+        if leader is None or term != self.term or not self.leads(leader):
+            self.counts["under way when the leader changed"] += 1
             self._limbo.append(request)
-            if leader is not None and self._leads(leader):
+            if leader is not None and self.leads(leader):
                 self._flush()
             return
         stalled_ns = self.stalled_ns.get(leader, 0)
         if stalled_ns > world.now:
+            self.counts["hit disk-stall"] += 1
             world.at(stalled_ns, self._commit, term, request)
             return
         self._perform(leader, request)
@@ -227,6 +245,10 @@ class Cluster:
     def _perform(self, leader: str, request: _Request) -> None:
         world, network = self.world, self.network
         before = self.store.revision
+        if request.number < self._performed.get(request.host, 0):
+            self.counts["overtaken"] += 1
+        else:
+            self._performed[request.host] = request.number
         answer = request.perform()
         if self.store.revision != before:
             self._notify(leader, before)
@@ -241,19 +263,21 @@ class Cluster:
 
     # Leaders.
 
-    def _alive(self, member: str) -> bool:
+    def alive(self, member: str) -> bool:
+        """Whether a member runs."""
         return member not in self.down and member not in self.frozen
 
-    def _leads(self, member: str) -> bool:
+    def leads(self, member: str) -> bool:
+        """Whether a member can have a majority behind it."""
         reaches = self.network.reaches
-        return self._alive(member) and any(
-            other != member and self._alive(other) and reaches(member, other) and reaches(other, member)
+        return self.alive(member) and any(
+            other != member and self.alive(other) and reaches(member, other) and reaches(other, member)
             for other in self.members
         )
 
     def reassess(self) -> None:
         """To be called after each change of links or members."""
-        if self.leader is not None and self._leads(self.leader):
+        if self.leader is not None and self.leads(self.leader):
             self._flush()
         elif not self._election_due:
             self._election_due = True
@@ -262,10 +286,10 @@ class Cluster:
 
     def _elect(self) -> None:
         self._election_due = False
-        if self.leader is not None and self._leads(self.leader):
+        if self.leader is not None and self.leads(self.leader):
             self._flush()
             return
-        able = [member for member in self.members if self._leads(member)]
+        able = [member for member in self.members if self.leads(member)]
         if not able:
             self.leader = None
             return
@@ -274,14 +298,15 @@ class Cluster:
         self.elections += 1
         self._flush()
 
-    def move_leader(self) -> None:
+    def move_leader(self) -> bool:
         """A leader steps down while requests are under way; the next one is elected at once."""
-        able = [m for m in self.members if self._leads(m) and m != self.leader]
+        able = [m for m in self.members if self.leads(m) and m != self.leader]
         if able:
             self.leader = self.world.random.choice(able)
             self.term += 1
             self.elections += 1
             self._flush()
+        return bool(able)
 
     def _flush(self) -> None:
         limbo, self._limbo = self._limbo, []
@@ -293,7 +318,7 @@ class Cluster:
 
     def _late(self, request: _Request) -> None:
         leader = self.leader
-        if leader is None or not self._leads(leader):
+        if leader is None or not self.leads(leader):
             self._limbo.append(request)
             return
         self._perform(leader, request)
@@ -322,7 +347,7 @@ class Cluster:
                 self._bring(host, leader, hosts, domains)
 
     def _bring(self, host: str, leader: str, hosts: object, domains: dict[str, Known]) -> None:
-        member = host if self._alive(host) else leader
+        member = host if host in self.members and self.alive(host) else leader
         first = 0 if member == leader else self.network.delay(leader, member)
         second = self.network.delay(member, host)
         if first is None or second is None or host in self.machines_down:
@@ -333,7 +358,10 @@ class Cluster:
             self._behind.discard(host)
             named = {name: seen.revision for name, seen in self.store.hosts.items()}
             domains = dict(self.store.domains)
-        at_ns = self.world.now + first + second + self.watch_lag_ns.get(host, 0)
+        lag_ns = self.watch_lag_ns.get(host, 0)
+        if lag_ns:
+            self.counts["hit watch-lag"] += 1
+        at_ns = self.world.now + first + second + lag_ns
         at_ns = max(at_ns, self._watched_ns.get(host, 0))
         self._watched_ns[host] = at_ns
         self.world.at(at_ns, self.watchers[host], named, domains)

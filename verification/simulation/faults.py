@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from services.control.domains import Unit
 from verification.simulation.network import Noise
 from verification.simulation.world import MS, S
 
 if TYPE_CHECKING:
     from verification.simulation.history import History
+    from verification.simulation.node import Node
 
 
 class Kind(StrEnum):
@@ -25,6 +25,8 @@ class Kind(StrEnum):
     HOSTD_FREEZE = "hostd-freeze"
     HOSTD_PAUSE = "hostd-pause"  # between a decision and what it asked for
     AGENT_PAUSE = "agent-pause"  # between the check of the deadline and the write
+    AGENT_CRASH = "agent-crash"
+    AGENT_HANG = "agent-hang"  # does not answer, and afterwards does what it was told meanwhile
     ISOLATE = "isolate"
     CUT_BOTH = "cut-both"
     CUT_ONE_WAY = "cut-one-way"
@@ -39,6 +41,7 @@ class Kind(StrEnum):
     CLOCK_RATE = "clock-rate"
     CRASH_LOOP = "crash-loop"
     SWITCH_OVER = "switch-over"
+    DRAIN = "drain"
     BOTH_CRASH = "both-crash"
 
 
@@ -50,6 +53,8 @@ WEIGHTS: dict[Kind, int] = {
     Kind.HOSTD_FREEZE: 4,
     Kind.HOSTD_PAUSE: 3,
     Kind.AGENT_PAUSE: 4,
+    Kind.AGENT_CRASH: 3,
+    Kind.AGENT_HANG: 3,
     Kind.ISOLATE: 7,
     Kind.CUT_BOTH: 4,
     Kind.CUT_ONE_WAY: 6,
@@ -64,11 +69,20 @@ WEIGHTS: dict[Kind, int] = {
     Kind.CLOCK_RATE: 3,
     Kind.CRASH_LOOP: 3,
     Kind.SWITCH_OVER: 5,
+    Kind.DRAIN: 2,
     Kind.BOTH_CRASH: 1,
 }
 
 PPM_BOUND = 40_000
 """The fastest and the slowest clock differ by 1.04 / 0.96 = (L + margin) / L: the assumed bound."""
+
+
+AT_ONCE = frozenset(
+    {Kind.ISOLATE, Kind.CUT_BOTH, Kind.CUT_ONE_WAY, Kind.NOISE, Kind.MEMBER_CRASH}
+    | {Kind.CLOCK_STEP, Kind.CLOCK_RATE}
+)
+"""Kinds that cannot miss; what they then do to messages is counted where it happens."""
+HANG_SEEN_NS = 500 * MS
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -122,6 +136,8 @@ def inject(history: History, fault: Fault) -> None:
     history.counts[f"fault {fault.kind}"] += 1
     history.checkers.note("fault", fault.kind, fault.host)
     world, node = history.world, history.nodes.get(fault.host)
+    if fault.kind in AT_ONCE:
+        history.counts[f"hit {fault.kind}"] += 1
     ends_ns = world.now + fault.for_ms * MS
 
     def until(call: object, *args: object) -> None:
@@ -140,36 +156,38 @@ def inject(history: History, fault: Fault) -> None:
                 until(history.network.heal, source, target)
         history.cluster.reassess()
     elif kind is Kind.HOST_CRASH and node is not None:
-        _crash(history, fault.host, ends_ns)
+        _crash(history, fault.host, ends_ns, kind)
     elif kind is Kind.BOTH_CRASH:
         for host in history.nodes:
-            _crash(history, host, ends_ns + (fault.amount * MS if host == fault.host else 0))
-    elif kind is Kind.HOSTD_CRASH and node is not None:
+            _crash(history, host, ends_ns + (fault.amount * MS if host == fault.host else 0), kind)
+    elif kind is Kind.HOSTD_CRASH and node is not None and node.running:
+        history.counts[f"hit {kind}"] += 1
         node.kill()
         until(node.start)
     elif kind in (Kind.HOST_FREEZE, Kind.SUSPEND) and node is not None and node.up:
+        history.counts[f"hit {kind}"] += 1
         node.freeze()
         history.member_stops(fault.host, frozen=True)
         until(history.thaw, fault.host, node.lives, fault.for_ms * MS if kind is Kind.SUSPEND else 0)
     elif kind is Kind.HOSTD_FREEZE and node is not None and node.running:
+        history.counts[f"hit {kind}"] += 1
         node.freeze_hostd()
         until(node.thaw_hostd)
     elif kind is Kind.HOSTD_PAUSE and node is not None:
         node.pause_next = node.running
         until(history.nothing)
-    elif kind is Kind.AGENT_PAUSE and node is not None:
-        for seat in node.agents.seats.values():
-            seat.paused_until_ns = ends_ns
-        until(history.nothing)
+    elif kind in (Kind.AGENT_PAUSE, Kind.AGENT_CRASH, Kind.AGENT_HANG) and node is not None:
+        _agent(history, fault, node, ends_ns)
     elif kind is Kind.MEMBER_CRASH:
         history.member_stops(fault.host, frozen=False)
         until(history.member_starts, fault.host, False)
     elif kind is Kind.LEADER_CRASH and history.cluster.leader is not None:
         leader = history.cluster.leader
+        history.counts[f"hit {kind}"] += 1
         history.member_stops(leader, frozen=False)
         until(history.member_starts, leader, False)
     elif kind is Kind.LEADER_MOVE:
-        history.cluster.move_leader()
+        history.counts[f"hit {kind}"] += history.cluster.move_leader()
     elif kind is Kind.DISK_STALL and history.cluster.leader is not None:
         history.cluster.stalled_ns[history.cluster.leader] = min(ends_ns, world.now + 2 * S)
         until(history.nothing)
@@ -185,8 +203,9 @@ def inject(history: History, fault: Fault) -> None:
     elif kind is Kind.CLOCK_RATE and node is not None:
         node.clock.set_rate(world.now, fault.amount)
         node.clock_changed()
-    elif kind in (Kind.CRASH_LOOP, Kind.SWITCH_OVER):
-        _release(history, fault)
+    elif kind in (Kind.CRASH_LOOP, Kind.SWITCH_OVER, Kind.DRAIN):
+        _asked(history, fault)
+        world.at(world.now + 500 * MS, history.nothing)
 
 
 def _links(history: History, fault: Fault) -> list[tuple[str, str]]:
@@ -200,27 +219,52 @@ def _links(history: History, fault: Fault) -> list[tuple[str, str]]:
     return [(fault.host, other) for other in others] + [(other, fault.host) for other in others]
 
 
-def _crash(history: History, host: str, ends_ns: int) -> None:
+def _crash(history: History, host: str, ends_ns: int, kind: Kind) -> None:
     node = history.nodes[host]
     if not node.up:
         return
+    history.counts[f"hit {kind}"] += 1
     node.crash()
     history.cluster.machines_down.add(host)
     history.member_stops(host, frozen=False)
     history.world.at(ends_ns, history.healed, history.boot, host)
 
 
-def _release(history: History, fault: Fault) -> None:
+def _agent(history: History, fault: Fault, node: Node, ends_ns: int) -> None:
+    """One process of the host, or its way to the store."""
+    world = history.world
+    agents = tuple(node.agents.seats)
+    if fault.kind is Kind.AGENT_PAUSE:
+        for seat in node.agents.seats.values():
+            seat.paused_until_ns = ends_ns
+        world.at(ends_ns, history.healed, history.nothing)
+    elif agents:
+        history.counts[f"hit {fault.kind}"] += 1
+        agent = agents[fault.amount % len(agents)]
+        if fault.kind is Kind.AGENT_CRASH:
+            node.agents.kill(agent)
+            node.deliver(node.told, node.household.ended, agent)
+            return
+        hung = node.agents.hang(agent)
+        world.at(ends_ns, history.healed, node.deliver, node.agents.go_on, hung)
+        # Two pings without an answer, and then hostd ends it.
+        about = (node.household.kill_if_hung, agent, hung.incarnation)
+        node.after(HANG_SEEN_NS, node.told, *about)
+
+
+def _asked(history: History, fault: Fault) -> None:
+    """What an operator, or a crash loop, asks of whoever holds an agent."""
     agents = tuple(history.homes)
     agent = agents[fault.amount % len(agents)]
     home = history.homes[agent]
     for node in history.nodes.values():
-        if node.own is None or not node.running:
+        if node.own is None or not node.running or node.agents.page.epoch(home, agent) is None:
             continue
-        unit = node.own.unit_of(home, agent)
-        if fault.kind is Kind.CRASH_LOOP and not unit.agent:
-            unit = Unit(home, agent)
-        if node.agents.page.epoch(home, agent) is not None:
-            target = next(host for host in history.nodes if host != node.name)
-            node.release(unit, target)
-            history.world.at(history.world.now + 500 * MS, history.nothing)
+        if fault.kind is Kind.CRASH_LOOP:
+            node.household.hand_away(agent)
+        elif fault.kind is Kind.DRAIN:
+            node.household.drain()
+        else:
+            others = [host for host in history.nodes if host != node.name]
+            history.counts[f"hit {fault.kind}"] += 1
+            node.ask(node.own.unit_of(home, agent), others[fault.for_ms % len(others)])

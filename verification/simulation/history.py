@@ -5,25 +5,27 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.control.failback import FailBackPolicy
 from services.control.holdings import OwnershipPolicy
-from verification.simulation import quiet
+from services.control.recovery import RecoveryPolicy
+from verification.simulation import coverage, quiet
 from verification.simulation.checkers import Broken, Checkers, Violation
 from verification.simulation.clients import Clients, everybody_served
 from verification.simulation.etcd_model import Cluster
 from verification.simulation.faults import PPM_BOUND, Fault, draw, inject
+from verification.simulation.fleet import FLEETS, Fleet
+from verification.simulation.liveness import SAMPLE_NS, Liveness
 from verification.simulation.network import Network
 from verification.simulation.node import Node, Setting
 from verification.simulation.variant import Variant
 from verification.simulation.world import MS, Clock, S, World
 
-WORKERS = ("mainpc", "pc2")
-HOSTS = (*WORKERS, "witness")
-HOMES = {"memory": "mainpc", "speech": "mainpc", "vision": "pc2"}
+THIRD_WORKER = 0.25
+"""How many of the histories have three workers."""
 WEEK_S = 604_800
-SETTLE_NS = 15 * S
+SETTLE_NS = 20 * S
 """Liveness: so long after the last fault has healed everybody is served again and nothing is under way."""
 LEAD_NS = 1 * S
 STEADY_NS = 450 * MS
@@ -40,7 +42,18 @@ class Parameters:
     fault_count: int = 52
     skip: bool = True
     faults: tuple[Fault, ...] | None = None
-    ppm: tuple[int, int] | None = None
+    ppm: tuple[int, ...] | None = None
+    workers: int | None = None
+    """2 or 3; None: drawn from the seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What follows from the parameters before anything has happened."""
+
+    fleet: Fleet
+    ppm: tuple[int, ...]
+    faults: tuple[Fault, ...]
 
 
 @dataclass(slots=True)
@@ -50,41 +63,45 @@ class Outcome:
     parameters: Parameters
     violation: Violation | None
     counts: Counter[str]
-    log: list[tuple[object, ...]] = field(default_factory=list)
-    faults: tuple[Fault, ...] = ()
-    ppm: tuple[int, int] = (0, 0)
+    log: list[tuple[object, ...]]
+    plan: Plan
 
 
-def plan(parameters: Parameters) -> tuple[tuple[Fault, ...], tuple[int, int]]:
+def plan(parameters: Parameters) -> Plan:
     """Faults in clusters, some of them just when a unit may be going home, and the clocks' rates."""
     rng = random.Random(parameters.seed)
+    workers = parameters.workers
+    if workers is None:
+        workers = 3 if rng.random() < THIRD_WORKER else 2
+    fleet = FLEETS[workers]
     ppm = parameters.ppm
     if ppm is None:
         choices = (-PPM_BOUND, PPM_BOUND, rng.randint(-PPM_BOUND, PPM_BOUND))
-        ppm = (rng.choice(choices), rng.choice(choices))
+        ppm = tuple(rng.choice(choices) for _ in fleet.workers)
     if parameters.faults is not None:
-        return tuple(sorted(parameters.faults)), ppm
+        return Plan(fleet, ppm, tuple(sorted(parameters.faults)))
     faults: list[Fault] = []
     last_ms = parameters.seconds * 1_000 - 60_000
     while len(faults) < parameters.fault_count:
         at_ms = rng.randrange(10_000, last_ms)
         for _ in range(rng.choice((1, 2, 3, 4, 6))):
             if at_ms < last_ms:
-                faults += draw(rng, at_ms, WORKERS, HOSTS)
+                faults += draw(rng, at_ms, fleet.workers, fleet.hosts)
             at_ms += rng.choice((0, 100, 400, 900, 1_400, 2_500, 31_000))
-    return tuple(sorted(faults)), ppm
+    return Plan(fleet, ppm, tuple(sorted(faults)))
 
 
 def run(parameters: Parameters, variant: Variant | None = None, *, keep_log: bool = False) -> Outcome:
     """Runs a history to its end or to the first broken promise."""
     history = History(parameters, variant or Variant(), keep_log=keep_log)
+    coverage.watch()
     violation = None
     try:
         history.run()
     except Broken as broken:
         violation = broken.violation
-    log = history.checkers.log or []
-    return Outcome(parameters, violation, history.counts, log, history.faults, history.ppm)
+    history.counts.update(dict(coverage.rows_seen()))
+    return Outcome(parameters, violation, history.counts, history.checkers.log or [], history.plan)
 
 
 class History:
@@ -92,21 +109,24 @@ class History:
 
     def __init__(self, parameters: Parameters, variant: Variant, *, keep_log: bool) -> None:
         self.parameters = parameters
-        self.faults, self.ppm = plan(parameters)
-        self.hosts = HOSTS
-        self.homes = HOMES
+        self.plan = plan(parameters)
+        self.faults = self.plan.faults
+        self.fleet = fleet = self.plan.fleet
+        self.hosts = fleet.hosts
+        self.homes = fleet.homes
+        self.counts: Counter[str] = Counter()
         self.world = World(parameters.seed)
-        self.network = Network(self.world.random)
-        self.cluster = Cluster(self.world, self.network, HOSTS, preferred="witness")
-        self.checkers = Checkers(self.world, self.cluster.store, HOMES, keep_log=keep_log)
-        self.counts = self.checkers.counts
-        setting = Setting(HOMES, WORKERS, HOSTS, OwnershipPolicy(), FailBackPolicy())
+        self.network = Network(self.world.random, self.counts)
+        self.cluster = Cluster(self.world, self.network, fleet.members, "witness", self.counts)
+        self.checkers = Checkers(self.world, self.cluster.store, fleet.homes, self.counts, keep_log=keep_log)
+        setting = Setting(fleet, OwnershipPolicy(), FailBackPolicy(), RecoveryPolicy())
         self.nodes: dict[str, Node] = {}
-        for index, name in enumerate(WORKERS):
-            clock = Clock(self.ppm[index], (index + 1) * 1_000 * S)
+        for index, name in enumerate(fleet.workers):
+            clock = Clock(self.plan.ppm[index], (index + 1) * 1_000 * S)
             self.nodes[name] = Node(name, self.world, self.cluster, clock, self.checkers, setting, variant)
         self.checkers.nodes = self.nodes
         self.clients = Clients(self.world, self.network, self.checkers, self.nodes)
+        self._liveness = Liveness(self.cluster, self.checkers, self.nodes, fleet)
         self._pending = len(self.faults)
         self._healed_ns = 0
 
@@ -124,6 +144,7 @@ class History:
             if due_ns >= end_ns:
                 break
             until_ns = max(self.world.now, due_ns - LEAD_NS)
+            self._liveness.look()
             if self.parameters.skip:
                 self.counts["skipped s"] += quiet.skip(self.world, self.cluster, self.nodes, until_ns) // S
             self._run_to(until_ns)
@@ -137,7 +158,13 @@ class History:
     def _run_to(self, until_ns: int) -> None:
         world = self.world
         limit = world.handled + EVENTS_AT_ONCE + (0 if self.parameters.skip else 1 << 40)
+        sample_ns = world.now - world.now % SAMPLE_NS + SAMPLE_NS
         while (due_ns := world.next_ns()) is not None and due_ns < until_ns:
+            if due_ns > sample_ns:
+                world.now = sample_ns
+                self._liveness.look()
+                sample_ns += SAMPLE_NS
+                continue
             world.step()
             if world.handled > limit:
                 self.checkers.broken("progress", "the hosts are busy without end")
@@ -208,6 +235,8 @@ class History:
             node.thaw()
 
     def member_stops(self, host: str, *, frozen: bool) -> None:
+        if host not in self.fleet.members:
+            return
         if frozen:
             self.cluster.frozen.add(host)
         else:
@@ -215,6 +244,8 @@ class History:
         self.cluster.reassess()
 
     def member_starts(self, host: str, frozen: bool) -> None:
+        if host not in self.fleet.members:
+            return
         if frozen:
             self.cluster.frozen.discard(host)
         elif self.cluster.down.get(host, 0) > 1:

@@ -22,9 +22,11 @@ from services.control.holdings import (
     Transact,
     View,
 )
-from services.control.lease import Acked, Ambiguous, PeerLease, Refused
+from services.control.lease import Acked, Ambiguous, Refused
 from services.control.ownership import step
 from services.control.stances import MAY_ACT, Do, Stance
+from verification.simulation.benign import BENIGN
+from verification.simulation.mutants_around import AROUND
 from verification.simulation.variant import Variant
 from verification.simulation.world import Clock
 
@@ -147,7 +149,7 @@ class TimerSurvivesRestart(Variant):
         after, actions = step(own, event, now_ns, policy)
         if first and isinstance(event, View):
             peers = {
-                name: PeerLease(peer.revision, min(peer.seen_ns, own.peers[name].seen_ns))
+                name: replace(peer, seen_ns=min(peer.seen_ns, own.peers[name].seen_ns), renewed=True)
                 for name, peer in after.peers.items()
             }
             after = replace(after, peers=peers)
@@ -156,8 +158,10 @@ class TimerSurvivesRestart(Variant):
 
 class NoSelfFence(Variant):
     name = "no-self-fence"
-    what = "agents do not check the deadline"
-    fences_itself = False
+    what = "agents do not check the deadline, and hostd does not withdraw at it"
+    checks_the_deadline = False
+    empties_the_page = False
+    has_a_watchdog = False
 
 
 class ActsAfterHandover(Variant):
@@ -302,7 +306,8 @@ MUTANTS: tuple[type[Variant], ...] = (
     StateNotOrdered,
     StateNotLoaded,
     LeftoversKept,
+    *AROUND,
 )
 
-_ALL: tuple[type[Variant], ...] = (Variant, *MUTANTS)
+_ALL: tuple[type[Variant], ...] = (Variant, *MUTANTS, *BENIGN)
 BY_NAME: Mapping[str, type[Variant]] = {variant.name: variant for variant in _ALL}

@@ -7,6 +7,7 @@ later draw.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 MS = 1_000_000
@@ -26,8 +27,9 @@ class Noise:
 class Network:
     """Directed links between all hosts."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, counts: Counter[str] | None = None) -> None:
         self._random = rng
+        self._counts: Counter[str] = Counter() if counts is None else counts
         self._cuts: dict[tuple[str, str], int] = {}
         self._noise: dict[tuple[str, str], list[Noise]] = {}
 
@@ -65,12 +67,15 @@ class Network:
         if source == target:
             return LOCAL_NS
         if (source, target) in self._cuts:
+            both = (target, source) in self._cuts
+            self._counts["lost in a cut of both ways" if both else "lost in a cut of one way"] += 1
             return None
         noises = self._noise.get((source, target))
         if noises is None:
             return LINK_NS
         noise = noises[-1]
         if self._random.random() < noise.loss:
+            self._counts["lost on a noisy link"] += 1
             return None
         # Mostly short, sometimes the whole jitter: what makes a reply come just before its deadline.
         return LINK_NS + int(noise.jitter_ns * self._random.random() ** 2)
@@ -79,3 +84,7 @@ class Network:
         """Whether a message arrives twice."""
         noises = self._noise.get((source, target))
         return noises is not None and self._random.random() < noises[-1].duplicates
+
+    def undisturbed(self, source: str, target: str) -> bool:
+        """Neither cut nor noisy in this direction."""
+        return (source, target) not in self._cuts and (source, target) not in self._noise

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.control.domains import Known, Unit
-from services.control.failback import FailBack, FailBackPolicy, failback_step
+from services.control.failback import FailBackPolicy
 from services.control.holdings import (
     Action,
     Effect,
@@ -15,36 +15,50 @@ from services.control.holdings import (
     Ownership,
     OwnershipPolicy,
     Publish,
-    Quiesced,
     ReadAll,
     Release,
+    StandBys,
     Transact,
     View,
     begin,
 )
 from services.control.holdings import Event as OwnEvent
-from services.control.lease import Acked, Ambiguous, Failed, Lease, LeasePhase, Refused, Stop, Tick
+from services.control.lease import (
+    Acked,
+    Ambiguous,
+    Failed,
+    Lease,
+    LeasePhase,
+    Refused,
+    Stop,
+    Tick,
+    patience_ns,
+)
 from services.control.ownership import wake_ns
-from services.control.stances import Do, Stance
+from services.control.recovery import RecoveryPolicy
+from services.control.stances import Stance
 from verification.simulation.agents import Agents, Page
 from verification.simulation.checkers import Checkers
 from verification.simulation.etcd_model import ACKED, FAILED, Answer, Cluster
+from verification.simulation.fleet import Fleet
+from verification.simulation.household import GRACE_NS, Household
 from verification.simulation.variant import Variant
 from verification.simulation.world import MS, Clock, Event, S, World
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every node knows: agents and their homes, workers, members, and the policies."""
+    """What every node knows: the fleet and the policies."""
 
-    homes: dict[str, str]  # agent -> home
-    workers: tuple[str, ...]
-    members: tuple[str, ...]
+    fleet: Fleet
     policy: OwnershipPolicy
     failback: FailBackPolicy
+    recovery: RecoveryPolicy
 
 
 FAR_NS = 10_000_000 * S
+RESTART_NS = 500 * MS
+"""Until the host's supervisor starts a hostd again that has ended by itself."""
 
 
 class Node:
@@ -76,12 +90,14 @@ class Node:
         self.pause_next = False
         self.own: Ownership | None = None
         self.agents = Agents(self)
-        self.failbacks: dict[str, FailBack] = {}
+        self.household = Household(self, self.agents)
         self.seen_true_ns: dict[str, int] = {}
         self.page_lag: list[tuple[Callable[..., None], tuple[object, ...]]] = []
         self._floor_epoch = 0
         self._adopting = False
+        self._stirred = False
         self._request = 0
+        self._done = 0  # number of the transaction that was performed last
         self._request_timeout: Event | None = None
         self.sent_true_ns = 0
         self._endpoint = 0
@@ -93,6 +109,10 @@ class Node:
 
     def local(self) -> int:
         return self.variant.clock(self.clock, self.world.now)
+
+    def true_ns(self, due_ns: int) -> int:
+        """The instant at which a timer of this host, set now, goes off."""
+        return self.clock.true(self.clock.local(self.world.now) + max(due_ns - self.local(), 1))
 
     def after(self, wait_ns: int, call: Callable[..., None], *args: object) -> Event:
         """A timer of this machine: late when the machine stands still, void when it has crashed."""
@@ -131,11 +151,12 @@ class Node:
         self._adopting = True
         self.checkers.lived(self.name)
         lease = Lease(boot_id=f"{self.name}-{self.checkers.life(self.name)}", floor_epoch=self._floor_epoch)
-        ranks = {peer: 0 for peer in self.setting.workers if peer != self.name}
-        fresh = begin(self.name, lease, self.setting.workers, ranks, self.local())
+        fleet = self.setting.fleet
+        fresh = begin(self.name, lease, fleet.workers, fleet.ranks(self.name), self.local())
         self.own = self.variant.restarted(fresh, self.own)
-        self.failbacks = {}
-        self.feed(Tick())
+        self.household.begin()
+        self.feed(StandBys(fleet.standbys))
+        self.household.look()
 
     def kill(self) -> None:
         """hostd alone: the agents go on until the deadline."""
@@ -148,6 +169,7 @@ class Node:
         self.world.cancel(self._wake)
         self._wake = None
         self.cluster.forget_watch(self.name)
+        self._watch_over()
 
     def freeze(self) -> None:
         self.frozen += 1
@@ -156,8 +178,11 @@ class Node:
         self.frozen = max(0, self.frozen - 1)
         if self.frozen:
             return
-        if self.world.random.random() < 0.5:
+        draw = self.world.random.random()
+        if draw < 0.3:
             self._tick()
+        elif draw < 0.6:
+            self._overdue(self.agents.page)
         backlog, self._backlog = self._backlog, []
         for call, args in backlog:
             self.deliver(call, *args)
@@ -165,6 +190,7 @@ class Node:
 
     def freeze_hostd(self) -> None:
         self.hostd_frozen += 1
+        self._watch_over()
 
     def thaw_hostd(self) -> None:
         self.hostd_frozen = max(0, self.hostd_frozen - 1)
@@ -173,6 +199,24 @@ class Node:
             for call, args in waiting:
                 call(*args)
             self._tick()
+
+    # The watchdog: a process of its own, which ends the agents when hostd neither renews nor fences.
+
+    def _watch_over(self) -> None:
+        """hostd says nothing from now on: look again a while after the deadline that it left."""
+        page = self.agents.page
+        if page.serving and self.up and self.variant.has_a_watchdog:
+            wait_ns = self.true_ns(page.deadline_ns + GRACE_NS) - self.world.now
+            self.after(wait_ns, self._overdue, page)
+
+    def _overdue(self, page: Page) -> None:
+        late = self.local() >= page.deadline_ns + GRACE_NS
+        if self.agents.page is not page or not page.serving or not late or not self.variant.has_a_watchdog:
+            return
+        self.checkers.note("watchdog", self.name)
+        for agent in tuple(self.agents.seats):
+            self.agents.kill(agent)
+            self.told(self.household.ended, agent)
 
     # hostd.
 
@@ -183,30 +227,43 @@ class Node:
         if self.hostd_frozen:
             self.page_lag.append((self.feed, (event,)))
             return
-        own, actions = self.variant.step(self.own, event, self.local(), self.policy)
+        before = self.own
+        own, actions = self.variant.step(before, event, self.local(), self.policy)
         self.own = own
         if self.pause_next and actions:
             # Decided, then stopped before anything was done.
             self.pause_next = False
+            self.checkers.count("hit hostd-pause")
             self.freeze_hostd()
             self.page_lag.extend((self._do, (action, self.checkers.life(self.name))) for action in actions)
             self.after(1_000 * MS + self.world.random.randint(0, 2_000) * MS, self.thaw_hostd)
         else:
             for action in actions:
                 self._do(action, self.checkers.life(self.name))
-        self._failback()
+        if own.holdings is not before.holdings or own.proof.keys() != before.proof.keys():
+            self._stirred = True
+        if self._look() or isinstance(event, Tick):
+            self.household.keep_house()
         self._set_wake()
+
+    def _look(self) -> bool:
+        """After what was decided has been done: agents are looked at again when it concerned them."""
+        if self._stirred and not self.page_lag:
+            self._stirred = False
+            self.household.look()
+            return True
+        return False
 
     def _set_wake(self) -> None:
         if not self.running or self.own is None or self.hostd_frozen:
             return
-        dues = [state.due_ns(self.setting.failback) for state in self.failbacks.values()]
-        due_ns = min((d for d in (wake_ns(self.own, self.policy), *dues) if d is not None), default=None)
+        due_ns = wake_ns(self.own, self.policy)
+        if self.household.away:
+            due_ns = min((d for d in (due_ns, *self.household.dues_ns()) if d is not None), default=None)
         if due_ns is None:
             self.world.cancel(self._wake)
             return
-        now_ns = self.local()
-        true_ns = self.clock.true(self.clock.local(self.world.now) + max(due_ns - now_ns, 1))
+        true_ns = self.true_ns(due_ns)
         if self._wake is not None and self._wake[2] is not None and self._wake[0] == true_ns:
             return
         self.world.cancel(self._wake)
@@ -228,49 +285,65 @@ class Node:
                 self.agents.page = Page(deadline_ns, serving, withheld)
                 if self._adopting and self.variant.demotes_leftovers:
                     # Primaries of an earlier life of hostd whose unit went elsewhere meanwhile.
-                    self._adopting = False
-                    self.agents.demote_unserved()
+                    for seat in tuple(self.agents.seats.values()):
+                        if self.agents.page.epoch(seat.home, seat.agent) is None:
+                            self.agents.demote(seat.agent)
+                self._adopting = False
                 self.checkers.published(self, life)
             case Effect(do, unit, epoch):
-                self._effect(do, unit, epoch)
-            case Fence(units):
+                self._stirred = True
+                self.household.effect(do, unit, epoch)
+            case Fence():
+                self._stirred = True
                 self.checkers.note("fence", self.name)
-                for unit in units:
-                    for agent in self.agents_of(unit):
-                        if agent in self.agents.seats and self.variant.fences_itself:
-                            self.agents.seats[agent].admits = False
+                if self.variant.empties_the_page:
+                    self.agents.page = Page()
+                self.household.fenced()
             case Stop():
-                self.running = False
+                self.checkers.note("replaced", self.name)
+                self.agents.page = Page()
+                self.kill()
+                self.after(RESTART_NS, self.start)
 
-    def _effect(self, do: Do, unit: Unit, epoch: int) -> None:
-        agents = self.agents_of(unit)
-        if do is Do.PROMOTE:
-            self.checkers.note("promote", self.name, str(unit), epoch)
-            self.agents.promote(agents, epoch)
-        elif do is Do.RESUME:
-            self.agents.resume(agents, epoch)
-        elif do is Do.QUIESCE:
-            self.agents.quiesce(unit, agents)
+    def agents_of(self, unit: Unit) -> tuple[str, ...]:
+        """The agents of a unit, those included that have left it for another host by now. One that was parted
+        from its domain may belong to it again."""
+        own = self.own
+        homes = self.setting.fleet.homes
+        if unit.agent and self.variant.tells_a_parted_agent:
+            return (unit.agent,)
+        if own is None:
+            return ()
+        units = {a: own.unit_of(home, a) for a, home in homes.items() if home == unit.home}
+        return tuple(a for a, now in units.items() if now == unit or now not in own.holdings)
+
+    def alive(self, host: str) -> bool:
+        """Whether a peer's record was seen to change lately."""
+        peer = None if self.own is None else self.own.peers.get(host)
+        return peer is not None and peer.revision > 0 and not peer.gone(self.local(), self.policy.lease)
+
+    def sees_served(self, agent: str) -> bool:
+        """Whether some host's record, as seen from here, says that it serves the agent."""
+        reaches = self.cluster.network.reaches
+        return any(
+            node.household.announced(agent) and (node is self or reaches(node.name, self.name))
+            for node in self.checkers.nodes.values()
+        )
+
+    def told(self, call: Callable[..., None], *args: object) -> None:
+        """Into hostd's queue."""
+        if not self.running:
+            return
+        if self.hostd_frozen:
+            self.page_lag.append((call, args))
         else:
-            self.checkers.note("demote", self.name, str(unit), epoch)
-            self.agents.demote(agents)
-
-    def agents_of(self, unit: Unit) -> dict[str, str]:
-        """The agents of a unit and their home."""
-        if unit.agent:
-            return {unit.agent: unit.home}
-        known = self.own.domains.get(unit.home) if self.own is not None else None
-        apart = known.record.exceptions if known is not None else {}
-        return {a: home for a, home in self.setting.homes.items() if home == unit.home and a not in apart}
-
-    def quiesced(self, unit: Unit) -> None:
-        self.after(MS, self.feed, Quiesced(unit))
+            call(*args)
 
     def write_fence(self, home: str, agent: str) -> int | None:
         """What hostd lets a state write compare; None while hostd is not there or may not act."""
         if not self.running or self.hostd_frozen or self.own is None:
             return None
-        if not self.variant.fences_itself:
+        if not self.variant.checks_the_deadline:
             known = self.own.domains.get(home)
             return None if known is None else known.revision
         fence = self.own.write_fence(home, agent, self.local(), self.policy)
@@ -279,8 +352,8 @@ class Node:
     # Requests.
 
     def endpoint(self) -> str:
-        members = self.setting.members
-        first = members.index(self.name)
+        members = self.setting.fleet.members
+        first = members.index(self.name) if self.name in members else 0
         return members[(first + self._endpoint) % len(members)]
 
     def state_request(
@@ -299,9 +372,10 @@ class Node:
     def _begin(self) -> int:
         self._request += 1
         self.sent_true_ns = self.world.now
-        self._request_timeout = self.after(
-            self.policy.lease.deadline_ns, self._outcome, self._request, Ambiguous()
-        )
+        own = self.own
+        assert own is not None
+        wait_ns = patience_ns(own.lease, self.local(), self.policy.lease)
+        self._request_timeout = self.after(wait_ns, self._outcome, self._request, Ambiguous())
         return self._request
 
     def _read(self) -> None:
@@ -326,6 +400,12 @@ class Node:
         assert own is not None
         boot_id = own.lease.boot_id
 
+        def perform() -> Answer:
+            self._done = number
+            if number != self._request:
+                self.checkers.count("performed after it was given up")
+            return store.transact(self.name, boot_id, transaction, self.variant.compares_its_own_record)
+
         def reply(answer: Answer) -> None:
             if answer.kind == ACKED:
                 self._answered(number, Acked(answer.revision))
@@ -334,21 +414,18 @@ class Node:
             else:
                 self._answered(number, Refused())
 
-        self.cluster.submit(
-            self.name,
-            self.endpoint(),
-            lambda: store.transact(self.name, boot_id, transaction),
-            reply,
-            writes=True,
-            assigns=bool(transaction.puts),
-        )
+        for _ in range(2 if self.variant.sends_twice else 1):
+            self.cluster.submit(
+                self.name, self.endpoint(), perform, reply, writes=True, assigns=bool(transaction.puts)
+            )
 
     def _answered(self, number: int, event: OwnEvent) -> None:
         if self.up:
             self.deliver(self._outcome, number, event)
 
     def _outcome(self, number: int, event: OwnEvent) -> None:
-        if number != self._request or not self.running:
+        late = number != self._request and (self.variant.matches_answers or self.own is None)
+        if late or not self.running or (self.own is not None and not self.own.lease.in_flight):
             return
         if self.hostd_frozen:
             self.page_lag.append((self._outcome, (number, event)))
@@ -360,10 +437,12 @@ class Node:
         if isinstance(event, Refused):
             self.checkers.count("refused")
         if isinstance(event, Ambiguous):
-            self.checkers.count("ambiguous")
+            performed = "performed" if self._done == number else "not performed"
+            self.checkers.count(f"silent and {performed}")
         self.feed(event)
         if self.own is not None and isinstance(event, Acked):
-            self._floor_epoch = max(self._floor_epoch, self.own.lease.epoch)
+            epoch = self.own.lease.epoch if self.variant.remembers_its_epoch else 0
+            self._floor_epoch = max(self._floor_epoch, epoch)
 
     def _watched(self, hosts: dict[str, int], domains: dict[str, Known]) -> None:
         if self.up and self.running:
@@ -375,38 +454,12 @@ class Node:
                 self.seen_true_ns[host] = self.world.now
         self.feed(Noticed(hosts, domains))
 
-    # Going home, and what an operator may ask for.
+    # What an operator, the fail-back or a crash loop may ask for.
 
-    def release(self, unit: Unit, target: str) -> None:
+    def ask(self, unit: Unit, target: str) -> None:
+        """A switch-over."""
         if self.up:
-            self.deliver(self.feed, Release(unit, target))
-
-    def _failback(self) -> None:
-        own = self.own
-        if own is None:
-            return
-        now_ns = self.local()
-        for home in self.setting.workers:
-            if home == self.name:
-                continue
-            holding = own.holdings.get(Unit(home))
-            held = holding is not None and holding.stance not in (Stance.NAMED, Stance.CLAIMING)
-            before = self.failbacks.get(home)
-            if not held and before is None:
-                continue
-            peer = own.peers[home]
-            state, ask = failback_step(
-                before or FailBack(),
-                held=held,
-                releasing=holding is not None and holding.stance is not Stance.SERVING,
-                alive=peer.revision > 0 and not peer.gone(now_ns, self.policy.lease),
-                now_ns=now_ns,
-                policy=self.setting.failback,
-            )
-            self.failbacks[home] = state
-            if ask:
-                self.checkers.note("failback", self.name, home)
-                self.after(0, self.feed, Release(Unit(home), home))
+            self.after(0, self.feed, Release(unit, target))
 
     # Rest.
 
@@ -425,8 +478,7 @@ class Node:
 
     def failback_true_ns(self) -> int:
         """When a unit may go home from here; far away where none is about to."""
-        dues = [state.due_ns(self.setting.failback) for state in self.failbacks.values()]
-        due_ns = min((due for due in dues if due is not None), default=None)
+        due_ns = min(self.household.dues_ns(), default=None)
         return FAR_NS if due_ns is None or not self.running else self.clock.true(due_ns)
 
     def at_rest(self) -> bool:
@@ -441,11 +493,11 @@ class Node:
             or own is None
             or own.lease.phase is not LeasePhase.HELD
             or own.lease.in_flight
+            or self.household.busy
             or self.local() >= own.deadline_ns(self.policy)
             or any(
                 h.stance is not Stance.SERVING or own.proof.get(u) != h.epoch for u, h in own.holdings.items()
             )
         ):
             return False
-        seats = self.agents.seats.values()
-        return all(seat.loaded and seat.admits and seat.busy is None for seat in seats)
+        return all(seat.at_rest for seat in self.agents.seats.values())

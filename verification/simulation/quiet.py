@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.control.holdings import HostSeen
-from services.control.lease import PeerLease
 from verification.simulation.etcd_model import Cluster
 from verification.simulation.node import Node
 from verification.simulation.world import MS, World
@@ -86,7 +85,12 @@ def _advance(cluster: Cluster, nodes: dict[str, Node], plans: dict[str, int]) ->
         for other in own.peers:
             seen_ns = last_true[other] + lags[other, name]
             node.seen_true_ns[other] = seen_ns
-            peers[other] = PeerLease(revisions[other], node.clock.local(seen_ns))
+            peers[other] = replace(
+                own.peers[other],
+                revision=revisions[other],
+                seen_ns=node.clock.local(seen_ns),
+                renewed=own.peers[other].renewed or plans[other] > 0,
+            )
         node.own = replace(own, lease=lease, peers=peers)
         node.sent_true_ns = last_true[name]
         store.hosts[name] = HostSeen(revisions[name], seen.boot_id, seen.epoch, seq)

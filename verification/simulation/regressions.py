@@ -1,7 +1,8 @@
 """Histories that once broke a promise, with the bug that each of them found: `regressions.json`.
 
 They are kept as explicit schedules of faults, not as seeds: a seed means another history once the mix of
-faults changes. Each of them has to pass with the protocol as it is.
+faults changes. Each of them has to pass with the protocol as it is, and to break the
+same promise again with its bug planted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Blow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     amount: int = 0
 
 
-class Regression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Regression(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """`bug`: what was wrong. `mutant`: the planted bug that is the same one. `check`: what caught it."""
 
     bug: str
@@ -35,12 +36,13 @@ class Regression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: str
     seed: int
     seconds: int
-    ppm: tuple[int, int]
+    ppm: tuple[int, ...]
     faults: tuple[Blow, ...]
+    workers: int = 2
 
     def parameters(self) -> Parameters:
         faults = tuple(Fault(b.at_ms, b.kind, b.host, b.other, b.for_ms, b.amount) for b in self.faults)
-        return Parameters(self.seed, self.seconds, faults=faults, ppm=self.ppm)
+        return Parameters(self.seed, self.seconds, faults=faults, ppm=self.ppm, workers=self.workers)
 
 
 def regression(bug: str, mutant: str, check: str, parameters: Parameters) -> Regression:
@@ -48,8 +50,9 @@ def regression(bug: str, mutant: str, check: str, parameters: Parameters) -> Reg
     faults = tuple(
         Blow(f.at_ms, f.kind, f.host, f.other, f.for_ms, f.amount) for f in parameters.faults or ()
     )
-    ppm = parameters.ppm or (0, 0)
-    return Regression(bug, mutant, check, parameters.seed, parameters.seconds, ppm, faults)
+    workers = parameters.workers or 2
+    ppm = parameters.ppm or (0,) * workers
+    return Regression(bug, mutant, check, parameters.seed, parameters.seconds, ppm, faults, workers)
 
 
 def load() -> tuple[Regression, ...]:
@@ -59,3 +62,9 @@ def load() -> tuple[Regression, ...]:
 
 def save(entries: tuple[Regression, ...]) -> None:
     FILE.write_bytes(msgspec.json.format(msgspec.json.encode(entries), indent=1) + b"\n")
+
+
+def add(entry: Regression) -> None:
+    """Into the file, in place of an earlier one of the same bug."""
+    kept = [one for one in load() if (one.bug, one.mutant) != (entry.bug, entry.mutant)]
+    save(tuple(sorted((*kept, entry), key=lambda one: (one.mutant, one.bug))))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from verification.simulation.faults import PPM_BOUND, Fault, Kind
-from verification.simulation.history import HOSTS, WORKERS, Outcome, Parameters, run
+from verification.simulation.fleet import DUO
+from verification.simulation.history import Outcome, Parameters, run
 from verification.simulation.mutants import BY_NAME
 
 BEFORE_MS = 100_000
@@ -33,11 +34,11 @@ def schedules(max_faults: int = 6) -> st.SearchStrategy[tuple[Fault, ...]]:
         Fault,
         at_ms=st.integers(LEAD_MS, LEAD_MS + 6_000),
         kind=st.sampled_from(Kind),
-        host=st.sampled_from(WORKERS),
+        host=st.sampled_from(DUO.workers),
         other=st.sampled_from(("witness", "mainpc")),
         for_ms=st.integers(50, 4_000),
         amount=st.sampled_from((0, 1, 2, 120, -5_000)),
-    ).filter(lambda f: f.host != f.other and f.host in HOSTS and abs(f.amount) <= PPM_BOUND)
+    ).filter(lambda f: f.host != f.other and f.host in DUO.hosts and abs(f.amount) <= PPM_BOUND)
     return st.lists(fault, min_size=1, max_size=max_faults).map(lambda faults: tuple(sorted(faults)))
 
 
@@ -53,7 +54,8 @@ def shrunk(outcome: Outcome, variant: str) -> Parameters | None:
         raise ValueError("nothing was broken in this history")
     check = outcome.violation.check
     at_ms = outcome.violation.at_ns // 1_000_000
-    near = [fault for fault in outcome.faults if at_ms - BEFORE_MS <= fault.at_ms <= at_ms]
+    plan = outcome.plan
+    near = [fault for fault in plan.faults if at_ms - BEFORE_MS <= fault.at_ms <= at_ms]
     if not near:
         return None
     shift_ms = near[0].at_ms - LEAD_MS
@@ -62,8 +64,11 @@ def shrunk(outcome: Outcome, variant: str) -> Parameters | None:
 
     subsets = st.lists(st.sampled_from(moved), unique=True, min_size=1, max_size=len(moved))
     # The seed still decides what is left to chance: which messages are lost, or overtaken.
+    workers = len(plan.fleet.workers)
     histories = st.builds(
-        lambda faults, seed: Parameters(seed, seconds, faults=tuple(sorted(faults)), ppm=outcome.ppm),
+        lambda faults, seed: Parameters(
+            seed, seconds, faults=tuple(sorted(faults)), ppm=plan.ppm, workers=workers
+        ),
         subsets,
         st.integers(0, 9),
     )
