@@ -18,11 +18,14 @@ import msgspec
 from loadtests.mix import Step, filled
 from loadtests.protocol import LoadCall, LoadPlan
 from loadtests.record import Kind, Record
+from loadtests.shapes import Soak
 from loadtests.workload import Task, Workload, WorkloadError
 
 SCHEMA = "threenines.replay/1"
 USERS = 50
 TIMEOUT_S = 5.0
+START_S = 2.0
+"""Of a load's own time, for its start."""
 KINDS: Mapping[str, str] = {
     "load-lookup": "load-lookup",
     "load-http-lookup": "load-http-lookup",
@@ -145,13 +148,19 @@ def recorded(path: Path) -> Iterator[Entry]:
 
 
 def replayed_workload(path: Path) -> Workload:
-    """The workload of a file that `write_replay` made. Raises WorkloadError."""
+    """The workload of a file that `write_replay` made, looked through to its end. Raises WorkloadError."""
     header = _header(path)
+    whole = sum(1 for _ in _entries(path))
+    if whole != header.operations:
+        raise WorkloadError(
+            str(path), f"is cut short: {whole} of {header.operations} operations", "make it again"
+        )
     return Workload(
         name=header.name,
         per_s=header.operations / max(header.lasts_s, 1.0) / max(1, len(header.hosts)),
         users=header.users,
         timeout_s=header.timeout_s,
+        shape=Soak(for_s=header.lasts_s + header.timeout_s + START_S, warm_s=0.0),
         replay=str(path),
     )
 
@@ -161,15 +170,8 @@ def replayed(path: Path, host: str, place: int = 0, places: int = 1) -> Iterator
     header = _header(path)
     if host not in header.hosts:
         raise WorkloadError(str(path), f"has nothing from {host}", f"it is from {', '.join(header.hosts)}")
-    decoder = msgspec.json.Decoder(Entry)
     turn = 0
-    lines = _lines(path)
-    next(lines)
-    for number, line in enumerate(lines, 2):
-        try:
-            entry = decoder.decode(line)
-        except msgspec.MsgspecError as error:
-            raise WorkloadError(f"{path}:{number}", f"cannot be read ({error})", "make it again") from error
+    for entry in _entries(path):
         if entry.host != host:
             continue
         turn += 1
@@ -178,6 +180,17 @@ def replayed(path: Path, host: str, place: int = 0, places: int = 1) -> Iterator
                 entry.at_ns / 1e9,
                 Step(entry.f, entry.agent, entry.category, entry.method, entry.body, turn=turn),
             )
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    decoder = msgspec.json.Decoder(Entry)
+    lines = _lines(path)
+    next(lines, None)
+    for number, line in enumerate(lines, 2):
+        try:
+            yield decoder.decode(line)
+        except msgspec.MsgspecError as error:
+            raise WorkloadError(f"{path}:{number}", f"cannot be read ({error})", "make it again") from error
 
 
 def _entry(record: Record, tasks: Sequence[Task]) -> Entry:
