@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         status = _measure(wish, options.minutes)
         if status:
             return status
-    return _result(wish)
+    return _result(wish, markdown=options.markdown)
 
 
 def _measure(wish: Wish, minutes: float | None) -> int:
@@ -108,13 +108,16 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _result(wish: Wish) -> int:
+def _result(wish: Wish, *, markdown: bool) -> int:
     """Prints what the run has so far and writes the figures."""
     trials = read_trials(TRIALS_OUT, wish.run)
     table = rows(trials, wish.systems)
     judged = claims(table)
     console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(_table(table))
+    if markdown:
+        print(_markdown(table))
+    else:
+        console.print(_table(table))
     for one in (trial for trial in trials if trial.void):
         console.print(f"void: {one.system} {one.kind} {one.number}: {one.void}")
     for claim in judged:
@@ -133,24 +136,41 @@ def _result(wish: Wish) -> int:
     return 0 if finished and decided else 2
 
 
-def _table(table: Sequence[Row]) -> Table:
-    shown = Table("fault", "system", "n", "median", "p95", "range", "spread", "split brain", "lost", "safe")
+COLUMNS = ("fault", "system", "n", "median", "p95", "range", "spread", "split brain", "lost", "safe")
+
+
+def _cells(table: Sequence[Row]) -> list[tuple[str, ...]]:
+    made: list[tuple[str, ...]] = []
     for one in table:
         voids = f" (+{one.void} void)" if one.void else ""
         unserved = f", {one.unserved} not served" if one.unserved else ""
-        shown.add_row(
-            one.kind,
-            one.system,
-            f"{one.n}{voids}",
-            _ms(one.median_ms),
-            _ms(one.p95_ms),
-            f"{_ms(one.least_ms)} – {_ms(one.most_ms)}{unserved}",
-            _ms(one.spread_ms),
-            f"{one.split_trials} trials, {one.split_writes} writes" if one.split_trials else "0",
-            f"{one.lost} of {one.acknowledged}" + (f", {one.unread} unread" if one.unread else ""),
-            safety_of(one.system, table),
+        made.append(
+            (
+                one.kind.value,
+                one.system,
+                f"{one.n}{voids}",
+                _ms(one.median_ms),
+                _ms(one.p95_ms),
+                f"{_ms(one.least_ms)} – {_ms(one.most_ms)}{unserved}",
+                _ms(one.spread_ms),
+                f"{one.split_trials} trials, {one.split_writes} writes" if one.split_trials else "0",
+                f"{one.lost} of {one.acknowledged}" + (f", {one.unread} unread" if one.unread else ""),
+                safety_of(one.system, table).value,
+            )
         )
+    return made
+
+
+def _table(table: Sequence[Row]) -> Table:
+    shown = Table(*COLUMNS)
+    for cells in _cells(table):
+        shown.add_row(*cells)
     return shown
+
+
+def _markdown(table: Sequence[Row]) -> str:
+    lines: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS), *_cells(table)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _ms(value: float | None) -> str:
@@ -183,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", help="name of the run, to go on with it")
     parser.add_argument("--minutes", type=float, help="end before this time; the rest is for the next piece")
     parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument("--markdown", action="store_true", help="print the table for BENCHMARKS.md")
     return parser
 
 
