@@ -118,6 +118,7 @@ def _run_order(samples: Samples, criterion: Criterion | None, figure: Figure) ->
     ceiling = max([float(values.max())] if values.size else [1.0], default=1.0)
     ceiling = max([ceiling, *(g.value for g in guides)])
     lost = [i + 1 for i, value in enumerate(samples.values) if value is None]
+    lost = lost[:: 1 + len(lost) // _MOST_DOTS]
     for position, name in enumerate(names):
         points = [
             (i + 1, v)

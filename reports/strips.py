@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reports import figures
-from reports.model import Outages, TimeLine
+from reports.model import OutageEpisode, Outages, TimeLine
 from reports.svg import BAD, GRID, INK, MUTED, SERIES, label
 
 OUTAGES_HEIGHT_IN = 2.9
@@ -70,6 +71,18 @@ def time_line(line: TimeLine, figure: Figure) -> None:
     axes.set_axisbelow(True)
 
 
+def merged(episodes: Sequence[OutageEpisode], least_s: float) -> list[tuple[float, float]]:
+    """Bars (begin, end in seconds) for episodes: each `least_s` wide at least, those that touch made one."""
+    bars: list[tuple[float, float]] = []
+    for episode in sorted(episodes, key=lambda e: e.start_s):
+        begin, end = episode.start_s, episode.start_s + max(episode.length_s, least_s)
+        if bars and begin <= bars[-1][1]:
+            bars[-1] = (bars[-1][0], max(bars[-1][1], end))
+        else:
+            bars.append((begin, end))
+    return bars
+
+
 def outages(strip: Outages, figure: Figure) -> None:
     """Above the strip itself (up, outage, not watched), below the downtime so far against what is allowed."""
     band, course = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (1, 3.2)})
@@ -87,15 +100,9 @@ def outages(strip: Outages, figure: Figure) -> None:
             hatch="////",
             lw=0.6,
         )
-    for episode in strip.episodes:
-        band.barh(
-            0,
-            max(episode.length_s, least),
-            left=episode.start_s,
-            height=1 if not episode.planned else 0.5,
-            color=BAD if not episode.planned else SERIES[1],
-            linewidth=0,
-        )
+    for planned, height, colour in ((True, 0.5, SERIES[1]), (False, 1, BAD)):
+        for begin, end in merged([e for e in strip.episodes if e.planned is planned], least):
+            band.barh(0, end - begin, left=begin, height=height, color=colour, linewidth=0)
     band.set_ylim(-0.6, 0.6)
     band.yaxis.set_visible(False)
     for side in ("left", "bottom"):

@@ -15,16 +15,21 @@ from hypothesis import strategies as st
 from reports.model import (
     Criterion,
     Direction,
+    Gap,
     Line,
     Lines,
     Mark,
+    OutageEpisode,
+    Outages,
     Phase,
     Quantiles,
+    RunOrder,
     Samples,
     Series,
     TimeLine,
 )
 from reports.plots import _edges, _thin, draw
+from reports.strips import merged
 from tests.reports.synthetic import HOSTILE
 
 CRITERION = Criterion(
@@ -74,6 +79,25 @@ SERIES: dict[str, Series] = {
         marks=(Mark(name="SIGKILL", at_ms=-0.2), Mark(name="late", at_ms=90)),
     ),
     "instant time line": TimeLine(criterion="x", title="t", phases=(Phase(name="p", start_ms=0, end_ms=0),)),
+    "time line with targets": TimeLine(
+        criterion="x",
+        title="t",
+        phases=(
+            Phase(name="detect", start_ms=0, end_ms=61, target_ms=50),
+            Phase(name="validate", start_ms=400, end_ms=900, target_ms=5000),
+        ),
+    ),
+    "no outage": Outages(criterion="x", title="t", watched_s=100, budget_s=1),
+    "outages": Outages(
+        criterion="x",
+        title="t",
+        watched_s=604800,
+        episodes=tuple(
+            OutageEpisode(start_s=i * 300.0, length_s=0.2, cause=HOSTILE, planned=i % 2 > 0)
+            for i in range(2000)
+        ),
+        gaps=(Gap(start_s=50, length_s=20, reason="stopped"),),
+    ),
     "lines": Lines(
         criterion="x",
         title="t",
@@ -126,6 +150,39 @@ def test_target_and_bound_are_in_the_drawing_and_in_its_words() -> None:
         assert "target < 2 s" in plot.alt
         assert "3 trials: from 10 ms to 40 ms" in plot.alt
     assert "95 % bound 95 ms" in draw([samples(10.0, 20.0, 40.0)], CRITERION, "p1")[0].svg
+
+
+@pytest.mark.parametrize(("drifts", "says"), [(True, "values drift over the run"), (False, "no drift found")])
+def test_what_a_test_for_drift_says_stands_below_the_order_of_the_run(drifts: bool, says: str) -> None:
+    test = RunOrder(
+        test="Mann-Kendall", statistic=1, p_value=0.00002, alpha=0.01, drifts=drifts, detail="so it is"
+    )
+    distribution, order = draw([samples(1.0, 2.0, 3.0, run_order=(test,))], CRITERION, "p1")
+    assert order.note == f"Mann-Kendall: {says} (p < 0.001, limit 0.01). So it is."
+    assert order.note in order.alt
+    assert distribution.note == ""
+
+
+def test_injected_outages_are_shown_and_not_counted() -> None:
+    episodes = (
+        OutageEpisode(start_s=10, length_s=5, cause="crash (injected)", planned=True),
+        OutageEpisode(start_s=20, length_s=2, cause="unknown"),
+    )
+    (plot,) = draw(
+        [Outages(criterion="x", title="t", watched_s=100, episodes=episodes, budget_s=4)], CRITERION, "p1"
+    )
+    assert "downtime 2 s" in plot.svg
+    assert "allowed 4 s" in plot.svg
+    assert "1 outage in 100 s, 2 s in all, the longest 2 s (unknown); allowed 4 s; 1 more" in plot.alt
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 50)), max_size=60), st.integers(1, 40))
+def test_merged_bars_cover_every_outage_and_nothing_beyond(drawn: list[tuple[int, int]], least: int) -> None:
+    episodes = [OutageEpisode(start_s=s, length_s=n, cause="c") for s, n in drawn]
+    bars = merged(episodes, least)
+    assert all(a[1] < b[0] for a, b in pairwise(bars)), "in order and apart"
+    covered = {t for a, b in bars for t in range(int(a), int(b))}
+    assert covered == {t for s, n in drawn for t in range(s, s + max(n, least))}
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -54,11 +54,12 @@ def rendered(folder: Path, hash_seed: str) -> subprocess.CompletedProcess[str]:
         cwd=folder.parent,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
 
+@pytest.mark.timeout(600)
 def test_two_renderings_differ_in_no_byte(stored: Path, tmp_path: Path) -> None:
     copies = [tmp_path / side / stored.name for side in ("one", "other")]
     for hash_seed, copy in enumerate(copies, 1):
