@@ -12,6 +12,7 @@ from services.hostd.agents import Supervisor
 from services.hostd.config import HostConfig
 from services.hostd.definitions import Definitions
 from services.hostd.events import EventLog
+from services.hostd.grouping import GroupingStore
 from services.hostd.household import AgentHousehold
 from services.hostd.local import LocalServer
 from services.hostd.orders import Orders
@@ -106,7 +107,7 @@ class Failover:
         definitions.left_behind = lambda name: (Delete(store.state_folder(name), prefix=True),)
         supervisor.standing = self.household.standing
         supervisor.to_serve = self.household.serving
-        self._door = StateDoor(config.host, store, self.ownership, supervisor)
+        self._door = StateDoor(config.host, GroupingStore(store), self.ownership, supervisor)
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def open_door(self, local: LocalServer) -> None:

@@ -82,6 +82,21 @@ class StoredState:
     items: tuple[tuple[str, bytes, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What one write does to an agent's state: values in msgpack, and the revisions that it replaces."""
+
+    agent: str
+    puts: Mapping[str, bytes]
+    deletes: tuple[str, ...]
+    replaces: Mapping[str, int]
+
+    @property
+    def size(self) -> int:
+        """Operations or comparisons, whichever are more: etcd bounds both."""
+        return max(len(self.puts) + len(self.deletes), len(self.replaces))
+
+
 class DomainStore:
     """`address` is this host's, for its own record."""
 
@@ -178,20 +193,29 @@ class DomainStore:
     ) -> Performed | NotPerformed:
         """Performed only while `domains/<home>` was written by `domain_revision`, the old owner's fence, and
         each key of `replaces` by its revision (0: is absent), so that a late write undoes no newer one."""
-        folder = self.state_folder(agent)
-        ops: list[Op] = [Put(folder + quote(key, safe=""), value) for key, value in puts.items()]
-        ops += [Delete(folder + quote(key, safe="")) for key in deletes if key not in puts]
-        result = await self._client.txn(
-            (
-                Compare.unchanged(self.domain_key(home), domain_revision),
-                *(
-                    Compare.unchanged(folder + quote(key, safe=""), revision)
-                    for key, revision in replaces.items()
-                ),
-            ),
-            ops,
-            timeout_s=timeout_s,
-        )
+        change = StateChange(agent, puts, tuple(deletes), replaces)
+        return await self.write_states(home, (change,), domain_revision=domain_revision, timeout_s=timeout_s)
+
+    async def write_states(
+        self, home: str, changes: Iterable[StateChange], *, domain_revision: int, timeout_s: float
+    ) -> Performed | NotPerformed:
+        """The same for several agents of one domain, all or nothing: `NotPerformed` says that one of their
+        comparisons failed, not whose. Raises ValueError when two of them are the same agent's."""
+        compares = [Compare.unchanged(self.domain_key(home), domain_revision)]
+        ops: list[Op] = []
+        agents: set[str] = set()
+        for change in changes:
+            if change.agent in agents:
+                raise ValueError(f"two changes of {change.agent} in one transaction")
+            agents.add(change.agent)
+            folder = self.state_folder(change.agent)
+            ops += [Put(folder + quote(key, safe=""), value) for key, value in change.puts.items()]
+            ops += [Delete(folder + quote(key, safe="")) for key in change.deletes if key not in change.puts]
+            compares += [
+                Compare.unchanged(folder + quote(key, safe=""), revision)
+                for key, revision in change.replaces.items()
+            ]
+        result = await self._client.txn(compares, ops, timeout_s=timeout_s)
         return Performed(result.revision) if result.succeeded else NotPerformed()
 
     async def read_state(self, agent: str, *, timeout_s: float) -> StoredState:
