@@ -22,12 +22,15 @@ _SCALES: dict[str, dict[str, float]] = {
     "share": {"%": 0.01},
 }
 """By the last word of a parameter's name: what may stand behind a number, and what it is worth."""
-_UNIT_NAMES = {
-    "us": "microseconds",
-    "ms": "milliseconds",
-    "s": "seconds",
-    "mb": "MiB",
-    "kb_s": "KiB a second",
+_EXAMPLES = {
+    "us": "microseconds, like 500 or 500us",
+    "ms": "milliseconds, like 100 or 100ms",
+    "s": "seconds, like 10 or 10s",
+    "mb": "MiB, like 512 or 2GB",
+    "kb_s": "KiB a second, like 50 or 50KB/s",
+    "bytes": "bytes, like 512 or 2KB",
+    "ppm": "parts per million, like 200",
+    "share": "a share of 1, like 0.5 or 50%",
 }
 _NUMBER = re.compile(r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ%/_]*)")
 
@@ -103,11 +106,7 @@ def _scaled(fault: str, field: str, value: object) -> object:
         match = _NUMBER.fullmatch(value.strip())
         scales = _SCALES[unit]
         if match is None or (match.group(2) and match.group(2).lower() not in scales):
-            means = _UNIT_NAMES.get(unit, unit)
-            example = f"100{'' if unit == 'share' else next(iter(scales))}"
-            if unit == "share":
-                means, example = "a share of 1", "0.5 or 50%"
-            raise BadFault(f"{fault} {field}", f"is {value!r}", f"give {means}, like {example}")
+            raise BadFault(f"{fault} {field}", f"is {value!r}", f"give {_EXAMPLES[unit]}")
         scale = scales[match.group(2).lower()] if match.group(2) else 1.0
         return float(match.group(1)) * scale
     return value

@@ -487,7 +487,7 @@ class ModelAgent(ReferenceAgent):
         """Some words that follow from the text: the same text gives the same words."""
         self._handled["generate"] += 1
         if self._mode == "no-model" and time.monotonic() < self._mode_until:
-            raise AgentError("the model cannot be loaded")
+            raise RuntimeError("the model cannot be loaded")
         digest, words = self.work(request.text), request.text.split()[:256] or ["nothing"]
         out = []
         for _ in range(min(int(self.settings.get("tokens", 16)), 256)):

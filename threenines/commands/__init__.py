@@ -57,6 +57,7 @@ TABLE = (
     Entry("resolve", "Find where an agent is served.", _FLEET),
     Entry("call", "Call a method of an agent.", _FLEET),
     Entry("verify", "Measure a running stack against its criteria and write the report.", _PROOF),
+    Entry("chaos", "Break things on purpose, under guard.", _PROOF),
     Entry("sim", "Run the ownership protocol through simulated weeks of faults.", _PROOF),
     Entry("selftest", "Judge the judge on systems whose truth is known.", _PROOF),
     Entry("criteria", "List what must be true.", _HISTORY),

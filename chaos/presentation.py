@@ -1,0 +1,133 @@
+"""Faults and outcomes in words and as JSON, for the command line and the docs."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from chaos.fault import Fault, catalogue, kind_of
+from chaos.parameters import unit_of
+from chaos.session import Outcome
+
+GROUPS = ("link", "process", "host", "resource", "gpu", "dependency")
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter of a fault, for people."""
+
+    name: str
+    type: str
+    unit: str
+    default: Any
+    required: bool
+    least: float | None
+    most: float | None
+    description: str
+
+
+class FaultView(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault, for people."""
+
+    name: str
+    group: str
+    summary: str
+    parameters: tuple[Parameter, ...] = ()
+
+
+def fault_views() -> tuple[FaultView, ...]:
+    """Every fault, by group and name."""
+    views = [view_of(kind) for kind in catalogue().values()]
+    return tuple(sorted(views, key=lambda view: (GROUPS.index(view.group), view.name)))
+
+
+def view_of(kind: type[Fault]) -> FaultView:
+    """One fault's description, from its type."""
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = []
+    for field in msgspec.structs.fields(kind):
+        hint, meta = hints[field.name], None
+        if get_origin(hint) is Annotated:
+            hint, meta, *_ = get_args(hint)
+        parameters.append(
+            Parameter(
+                name=field.name,
+                type=_type_name(hint),
+                unit=unit_of(field.name),
+                default=None if field.required else msgspec.to_builtins(field.default),
+                required=field.required,
+                least=getattr(meta, "ge", None),
+                most=getattr(meta, "le", None),
+                description=getattr(meta, "description", None) or "",
+            )
+        )
+    return FaultView(name=kind.name, group=kind.group, summary=kind.summary, parameters=tuple(parameters))
+
+
+def listing() -> str:
+    """The faults as a table."""
+    lines = []
+    for group, views in groupby(fault_views(), key=lambda view: view.group):
+        lines += [f"{group}", *(f"  {view.name:<22} {view.summary}" for view in views)]
+    return "\n".join(lines)
+
+
+def listing_json() -> str:
+    """`{"faults": [{"name", …}], "scenarios": [{"name", "rows", …}]}`."""
+    return json.dumps({"faults": msgspec.to_builtins(fault_views()), "scenarios": []}, indent=2)
+
+
+def shown(name: str) -> str:
+    """One fault in words. Raises BadFault."""
+    kind = kind_of(name)
+    view = view_of(kind)
+    lines = [f"{view.name}: {view.summary}", "", "parameters"]
+    for one in view.parameters:
+        given = "needed" if one.required else f"default {one.default if one.default is not None else 'none'}"
+        bounds = "" if one.least is None else f", {one.least:g} to {one.most:g}" if one.most else ""
+        lines.append(f"  {one.name:<14} {one.type:<24} {one.description} ({given}{bounds})")
+    proof = " ".join((kind.effect.__doc__ or "").split())
+    if proof and kind.effect is not Fault.effect:
+        lines += ["", f"proof: {proof}"]
+    needed = " ".join(f"{one.name}={one.name.upper()}" for one in view.parameters if one.required)
+    lines += ["", f"threenines chaos run {view.name} {needed} --duration 10s"]
+    return "\n".join(lines)
+
+
+def shown_json(name: str) -> str:
+    """One fault for a script. Raises BadFault."""
+    return json.dumps(msgspec.to_builtins(view_of(kind_of(name))), indent=2)
+
+
+def outcome(found: Outcome) -> str:
+    """What came of a fault, in words."""
+    simulated = " (simulated)" if found.effect.simulated else ""
+    effect = "took effect" if found.effect.holds else "NOT PROVED, so the trial is void"
+    lines = [
+        f"injected  in {found.inject_ms:.0f} ms, {effect}{simulated}: {found.effect}",
+        f"healed    after {found.lasted_s:.1f} s in {found.heal_ms:.0f} ms"
+        if found.healed
+        else f"NOT HEALED after {found.lasted_s:.1f} s: {found.trouble}",
+    ]
+    for proof in found.restored:
+        lines.append(f"{'restored ' if proof.holds else 'NOT AS BEFORE'} {proof}")
+    if found.trouble and found.healed:
+        lines.append(f"trouble   {found.trouble}")
+    return "\n".join(lines)
+
+
+def outcome_json(found: Outcome) -> str:
+    """The same for a script."""
+    return json.dumps({**msgspec.to_builtins(found), "void": found.void, "whole": found.whole}, indent=2)
+
+
+def _type_name(hint: Any) -> str:
+    """A parameter's type as a person writes its values."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_type_name(one) for one in get_args(hint) if one is not type(None))
+    if isinstance(hint, type) and issubclass(hint, str) and hint is not str:
+        return " | ".join(hint)  # type: ignore[arg-type]  # an enum of words
+    return {"str": "text", "int": "whole number", "float": "number"}.get(hint.__name__, str(hint))
