@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -221,7 +221,7 @@ class AgentProvider(_Provider):
             return ReadResult(id_, _outs(props, state="unknown"))
         if view is None:
             return _gone()
-        state = next((i.state for i in view.instances if i.host == agent.home), "down")
+        state = served_state({i.host: i.state for i in view.instances}, agent.home)
         spec = to_text(view.definition) if view.definition is not None else props["spec"]
         return ReadResult(id_, _outs(props, spec=spec, state=state))
 
@@ -244,6 +244,12 @@ class AgentProvider(_Provider):
                 f"see `threenines status` and the log of hostd on {agent.home}",
             )
         return _outs(props, state=started.state)
+
+
+def served_state(states: Mapping[str, str], home: str) -> str:
+    """The state of an agent whose instances are in these states, by host: an agent that its standby host
+    serves is no drift."""
+    return UP if UP in states.values() else states.get(home, "down")
 
 
 def prepare_process() -> None:

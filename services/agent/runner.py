@@ -15,6 +15,7 @@ from services.agent.connection import Scratch
 from services.agent.hostd_link import HostdLink, registration
 from services.agent.log import configure
 from services.agent.loop import new_event_loop
+from services.agent.pace import HURRY_S, settle
 from services.agent.sdk import AgentDefinitionError, load_agent
 from services.agent.server import AgentServer
 from services.agent.standing import open_standing
@@ -30,8 +31,11 @@ def run_agent(
     incarnation: int,
     run: Path,
     host: str | None,
+    *,
+    hurried: bool = False,
 ) -> int:
-    """Serves until SIGTERM or SIGINT; the exit status of the process."""
+    """Serves until SIGTERM or SIGINT; the exit status of the process. `hurried`: to be settled a while after
+    the start (services.agent.pace)."""
     configure(spec.name)
     try:
         cls = load_agent(spec.handler or "")
@@ -44,10 +48,10 @@ def run_agent(
         agent.state = standing.state
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         server = AgentServer(agent, run / "agents" / f"{spec.name}.sock", standing=standing)
-        return runner.run(_serve(server, run, host))
+        return runner.run(_serve(server, run, host, hurried=hurried))
 
 
-async def _serve(server: AgentServer, run: Path, host: str | None) -> int:
+async def _serve(server: AgentServer, run: Path, host: str | None, *, hurried: bool) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,6 +66,8 @@ async def _serve(server: AgentServer, run: Path, host: str | None) -> int:
         return 1
     link = HostdLink(run / "hostd.sock", registration(server.describe(), os.getpid()), server.scratch)
     link.start()
+    if hurried:
+        loop.call_later(HURRY_S, settle)
     await stop.wait()
     await link.stop()
     await server.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from infra.hostd_api import HostdApi, HostdError, HostdUnavailable, HostdUnreachable
 from infra.plan import UnitSpec
-from infra.provider import AgentProvider, HostProvider, UnitProvider, to_text
+from infra.provider import AgentProvider, HostProvider, UnitProvider, served_state, to_text
 from infra.substrates.base import SubstrateError
 from infra.topology import HostSpec
 from tests.infra.conftest import World
@@ -191,3 +191,18 @@ def test_answer_that_is_not_understood(world: World, answer: object) -> None:
     world.hostds["mainpc"].refuse[""] = (200, answer)  # type: ignore[assignment]
     with api(world, "mainpc") as client, pytest.raises(HostdError, match="not understood"):
         client.agents()
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ({}, "down"),
+        ({"mainpc": "up"}, "up"),
+        ({"mainpc": "unhealthy", "pc2": "standby"}, "unhealthy"),
+        ({"mainpc": "standby", "pc2": "up"}, "up"),
+        ({"pc2": "up"}, "up"),
+        ({"pc2": "standby"}, "down"),
+    ],
+)
+def test_an_agent_that_its_standby_host_serves_is_no_drift(states: dict[str, str], told: str) -> None:
+    assert served_state(states, "mainpc") == told

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from infra.topology import AgentSpec
+from services.agent.pace import hurry
 from services.agent.runner import EXIT_CANNOT_START, run_agent
 from services.agent.zygote_messages import ForkRequest
 
@@ -40,6 +41,7 @@ def run_child(request: ForkRequest, run: Path, descriptor_limit: int) -> NoRetur
 def _run(request: ForkRequest, run: Path) -> int:
     spec = request.spec
     os.setsid()
+    hurried = spec.command is None and hurry()
     os.environ.update(request.env)
     _redirect(request.env.get("THREENINES_LOG"))
     _close_inherited()
@@ -49,7 +51,7 @@ def _run(request: ForkRequest, run: Path) -> int:
         _execute(spec)
     random.seed()
     gc.enable()
-    return run_agent(spec, request.incarnation, run, os.environ.get("THREENINES_HOST"))
+    return run_agent(spec, request.incarnation, run, os.environ.get("THREENINES_HOST"), hurried=hurried)
 
 
 def _redirect(log: str | None) -> None:
