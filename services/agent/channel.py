@@ -32,6 +32,8 @@ class Channel(FrameConnection):
         self._hung_up: select.poll | None = None
         self._resumed = asyncio.Event()
         self._retiring = False
+        self.answers = 0
+        """Replies and failures received so far."""
         self.closed = loop.create_future()
         """Done when the connection is gone."""
 
@@ -113,6 +115,7 @@ class Channel(FrameConnection):
         if message.id == NOTICE_ID:
             self.close_when_idle()
             return
+        self.answers += 1
         waiter = self._waiting.pop(message.id, None)
         if waiter is None or waiter.done():
             return  # its caller gave up before

@@ -21,9 +21,13 @@ from services.gateway.tls import peer_host
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 CONNECT_LIMIT_S: Final = 3.0
-PING_EVERY_S: Final = 1.0
-PING_LIMIT_S: Final = 2.0
-PINGS_MISSED: Final = 2
+FIRST_ANSWER_S: Final = 2.0
+OWN_STALL_S: Final = 0.2
+"""A gateway that was late itself by so much has no right to call others silent."""
+PING_EVERY_S: Final = 0.3
+PING_LIMIT_S: Final = 1.2
+"""As long as a host's lease: one that is silent for so long may have lost its agents to another by now, and
+whoever waits for its answers had better ask again. An answer to anything else is a sign of life as well."""
 
 log = logging.getLogger("threenines.gateway")
 
@@ -103,7 +107,7 @@ class PeerLink:
         pings = asyncio.get_running_loop().create_task(self._ping(channel))
         try:
             # The first answer proves that a gateway listens, not only a proxy in between.
-            await channel.request("gateway", "_ping", NIL, timeout_s=PING_LIMIT_S)
+            await channel.request("gateway", "_ping", NIL, timeout_s=FIRST_ANSWER_S)
             self._channel = channel
             self._up.set(1)
             self.stands.set()
@@ -117,15 +121,13 @@ class PeerLink:
 
     async def _ping(self, channel: Channel) -> None:
         loop = asyncio.get_running_loop()
-        missed = 0
         while channel.open:
             await asyncio.sleep(PING_EVERY_S)
-            began = loop.time()
+            began, heard = loop.time(), channel.answers
             try:
                 await channel.request("gateway", "_ping", NIL, timeout_s=PING_LIMIT_S)
                 self._rtt.observe(loop.time() - began)
-                missed = 0
             except CallError as error:
-                missed += 1
-                if missed >= PINGS_MISSED:
-                    channel.abort(TimeoutError(f"{missed} pings without an answer ({error.code})"))
+                own_stall = loop.time() - began - PING_LIMIT_S > OWN_STALL_S
+                if channel.answers == heard and not own_stall:
+                    channel.abort(TimeoutError(f"silent for {PING_LIMIT_S:g} s ({error.code})"))

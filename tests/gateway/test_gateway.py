@@ -262,6 +262,21 @@ async def test_a_silent_link_ends_calls_by_their_deadline_and_is_given_up(
         await until(lambda: link_up("threenines_gateway_link_up", {"peer": "pc2"}) == 0)
 
 
+async def test_who_waits_on_a_link_that_went_silent_is_told_long_before_the_deadline(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.link.PING_LIMIT_S", 0.2)
+    everywhere(pair, instance(host="pc2"))
+    async with serving(pair.pc2.run) as server:
+        assert isinstance(server.agent, Worker)
+        on_the_way = asyncio.create_task(pair.mainpc.ask("worker", "block", timeout_s=600))
+        await server.agent.entered.wait()
+        pair.relay.silence()
+        with pytest.raises(CallError) as caught:
+            await on_the_way
+        assert (caught.value.code, caught.value.definite) == (Code.INDETERMINATE, False)
+
+
 async def test_the_budget_is_forwarded(pair: Pair) -> None:
     everywhere(pair, instance(host="pc2"))
     async with serving(pair.pc2.run) as server:
