@@ -82,7 +82,7 @@ def test_the_same_seed_is_the_same_history() -> None:
 
 @pytest.mark.parametrize(("seed", "workers"), [(0, 2), (1, 2), (2, 3), (3, 3)])
 def test_skipping_quiet_time_changes_no_decision(seed: int, workers: int) -> None:
-    parameters = Parameters(seed, seconds=300, fault_count=8, workers=workers)
+    parameters = Parameters(seed, seconds=200, fault_count=6, workers=workers)
     skipped = run(parameters, keep_log=True)
     plain = run(replace(parameters, skip=False), keep_log=True)
     assert skipped.counts["skipped s"] > 60, "nothing was skipped"

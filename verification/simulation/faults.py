@@ -108,7 +108,10 @@ def draw(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[
     if more and one.kind is Kind.SWITCH_OVER:
         # A switch-over whose requests overtake each other.
         for_ms = rng.randint(200, 900)
-        return [one, *(Fault(at_ms, Kind.REQUESTS_HELD, host, one.other, for_ms) for host in workers)]
+        kinds = [Kind.REQUESTS_HELD]
+        if rng.random() < 0.5:
+            kinds.append(Kind.WATCH_LAG)  # and who hears of it late
+        return [one, *(Fault(at_ms, kind, host, one.other, for_ms) for host in workers for kind in kinds)]
     return [one]
 
 

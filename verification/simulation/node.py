@@ -500,4 +500,6 @@ class Node:
             )
         ):
             return False
-        return all(seat.at_rest for seat in self.agents.seats.values())
+        page = self.agents.page
+        seats = self.agents.seats.values()
+        return all(seat.at_rest and seat.epoch == (page.epoch(seat.home, seat.agent) or 0) for seat in seats)
