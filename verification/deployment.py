@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from infra.hostd_api import HostdApi, HostdError
 from infra.plan import Environment
 from infra.substrates.base import Substrate, SubstrateError
 from infra.topology import Fleet, load_fleet
+from verification.campaigns.host_faults import heal_leftovers
 from verification.progress import Progress
 
 READY_TIMEOUT_S = 30.0
@@ -21,6 +23,10 @@ class Deployment(Protocol):
 
     environment: Environment
     fleet: Fleet
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps other harnesses, and `down`, away from the stack; raises when one works with it."""
+        ...
 
     def prepare(self, progress: Progress) -> Substrate:
         """The stack stands and serves. What it had to bring up, `restore` takes down."""
@@ -43,6 +49,12 @@ class LiveDeployment:
         self._ours = False
         self._substrate: Substrate | None = None
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Raises `infra.exclusive.Occupied`."""
+        from infra.exclusive import exclusive
+
+        return exclusive(self.environment, "verify")
+
     def prepare(self, progress: Progress) -> Substrate:
         """Raises what `infra.automation.up` raises, and SubstrateError."""
         from infra import automation
@@ -50,6 +62,8 @@ class LiveDeployment:
 
         substrate = open_substrate(self.environment)
         self._substrate = substrate
+        for told in heal_leftovers(substrate, tuple(host.name for host in self.fleet.hosts)):
+            progress.say(f"healed what an earlier run left: {told}")
         found = [host.name for host in self.fleet.hosts if _runs(substrate, host.name)]
         self._ours = not found
         if len(found) < len(self.fleet.hosts) or not self._whole(substrate):

@@ -6,6 +6,7 @@ and agents of the run, and the schedule of trials. A stored run is judged by its
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -269,10 +270,12 @@ KINDS: dict[str, tuple[str, ...]] = {
     "RL-5.detect": HOST_FAULTS,
     "RL-5.failover": HOST_FAULTS,
     "RL-5.state": HOST_FAULTS,
-    "RL-8.faults": (*HOST_FAULTS, *SAFETY_FAULTS),
+    "RL-8.returns": SAFETY_FAULTS,
     "RL-7.switchover": _SWITCHES,
 }
 """The kinds of trial that a criterion is about."""
+WEIGHTS: dict[tuple[str, ...], tuple[int, ...]] = {HOST_FAULTS: (1, 2, 2)}
+"""Shares of kinds that are not blocks; alike unless named here. A killed host takes long to be back."""
 _WORDS = {
     "crash": "SIGKILL of an agent's process",
     "hang": "SIGSTOP of an agent's process",
@@ -298,7 +301,10 @@ def trials_of(criterion_id: str, plan: ProfilePlan, n: int | None) -> dict[str, 
         return {}
     if "fault" in plan.blocks:
         return dict.fromkeys(kinds, n)
-    return {kind: n // len(kinds) + (at < n % len(kinds)) for at, kind in enumerate(kinds)}
+    weights = WEIGHTS.get(kinds, (1,) * len(kinds))
+    steps = [0, *itertools.accumulate(weights)]
+    marks = [round(n * step / steps[-1]) for step in steps]
+    return {kind: marks[at + 1] - marks[at] for at, kind in enumerate(kinds)}
 
 
 def _wanted(planned: Mapping[str, ProfilePlan], *, at_most: bool = False) -> dict[str, int]:

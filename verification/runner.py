@@ -84,6 +84,11 @@ def run(
     """
     workload = load_workload(request.workload)
     plan = _plan(request, deployment, catalogue or load_catalogue(), workload)
+    with deployment.alone():
+        return _run(request, deployment, progress, plan)
+
+
+def _run(request: Request, deployment: Deployment, progress: Progress, plan: RunPlan) -> Path:
     folder = _Folder.create(request, deployment, plan)
     try:
         with _stopped_by_signals():

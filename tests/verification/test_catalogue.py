@@ -47,7 +47,8 @@ def test_categories_and_thresholds():
 
 def test_what_is_planned_can_be_checked_and_what_can_be_checked_is_planned():
     catalogue = load_catalogue()
-    assert set(catalogue.planned("quick")) == set(CHECKERS)
+    assert {name for profile in catalogue.profiles for name in catalogue.planned(profile)} == set(CHECKERS)
+    assert set(catalogue.planned("quick")) <= set(catalogue.planned("nightly"))
     assert all(e.remedy and e.claim and e.accepts for e in catalogue.criteria)
     unplanned = [e for e in catalogue.criteria if not e.plans]
     assert all(e.estimator is Estimator.NONE for e in unplanned)
@@ -140,3 +141,17 @@ HEAD = "categories: [{id: c, title: C, threshold: 0.9}]\ncriteria:\n"
 def test_contradictions_are_refused(text, problem):
     with pytest.raises(CatalogueError, match=problem):
         load_catalogue(text.encode())
+
+
+def test_nightly_plans_299_of_each_kind_of_failover_and_a_thousand_faults():
+    from verification.plan import trials_of
+
+    planned = load_catalogue().planned("nightly")
+    total = 0
+    for name in ("RL-3", "RL-3.hang", "RL-4", "RL-5"):
+        trials = trials_of(name, planned[name], planned[name].n)
+        assert all(n >= 299 for n in trials.values()), name
+        total += sum(trials.values())
+        assert planned[name].coverage == 0.99
+    assert total >= 1000
+    assert planned["RL-8"].n == 1000

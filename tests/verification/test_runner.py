@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -81,6 +82,9 @@ class MadeUpDeployment:
         self.on_prepare = lambda: None
         for agent in self.fleet.agents:
             (self.substrate.folder / f"{agent.name}.home").write_text(agent.home)
+
+    def alone(self):
+        return contextlib.nullcontext()
 
     def prepare(self, progress):
         self.log.append("prepare")

@@ -18,11 +18,12 @@ def down(
     that the next `up` goes on where this one ended. What an earlier crash left is removed as well.
     """
     from infra import automation
+    from infra.exclusive import exclusive
     from infra.project import deployed_environment
     from threenines.progress import shown
 
     environment = deployed_environment(stack)
-    with shown("stopping") as on_event:
+    with exclusive(environment, "down"), shown("stopping") as on_event:
         leftovers = automation.down(environment, on_event)
     for leftover in leftovers:
         typer.echo(f"  removed what an earlier crash left: {leftover}")

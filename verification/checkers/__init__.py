@@ -53,6 +53,7 @@ CHECKERS: dict[str, Checker] = {
     "RL-8": registers.faults,
     "RL-8.owners": registers.owners,
     "RL-8.writes": registers.writes,
+    "RL-8.returns": hosts.returns,
     "RL-8.linearizable": linearizable.census,
     "RK-3": links.latency,
     "RK-3.loss": hosts.lost_links,

@@ -35,6 +35,10 @@ class Outcome:
     served_ms: float | None = None
     validated_ms: float | None = None
     """When the recovery was validated, counted from the fault as well."""
+    decided_ms: float | None = None
+    """The system's own word: it knows and acts. For the picture, never for a verdict."""
+    promoted_ms: float | None = None
+    """The system's own word: a new incarnation serves."""
     left_by_host: tuple[tuple[str, float | None], ...] = ()
     served_by_host: tuple[tuple[str, float | None], ...] = ()
 
@@ -72,6 +76,7 @@ class _Evidence:
     calls: dict[str, list[Completed]] = field(default_factory=dict)
     proofs: list[tuple[str, Completed, Proof]] = field(default_factory=list)
     validated: list[tuple[Completed, Event]] = field(default_factory=list)
+    said: list[Event] = field(default_factory=list)
 
 
 def outcomes(plan: RunPlan, history: History) -> tuple[Outcome, ...]:
@@ -230,6 +235,8 @@ def _outcome(
         left_ms=since(_latest(list(left.values()))),
         served_ms=since(_latest(list(served.values()))),
         validated_ms=since(_latest(sound)),
+        decided_ms=since(_said(seen, _DECIDED, begin_ns, end_ns)),
+        promoted_ms=since(_said(seen, _PROMOTED, begin_ns, end_ns)),
         left_by_host=tuple((host, since(at)) for host, at in left.items()),
         served_by_host=tuple((host, since(at)) for host, at in served.items()),
     )
@@ -237,6 +244,16 @@ def _outcome(
 
 _FACTS = {"crash": "exited", "hang": "frozen", "errors": "misbehaving", "slow": "misbehaving"}
 _FACT_WORDS = {"exited": "gone", "frozen": "frozen", "misbehaving": "failing its calls"}
+
+
+_DECIDED = ("exited", "unhealthy", "killed")
+_PROMOTED = ("promoted",)
+
+
+def _said(seen: _Evidence, words: tuple[str, ...], begin_ns: int, end_ns: int) -> int | None:
+    """When a daemon said so first, by its own clock, which is the same one."""
+    instants = (e.time_ns for e in seen.said if e.event in words and begin_ns <= e.time_ns <= end_ns)
+    return min(instants, default=None)
 
 
 def _not_ready(told: FaultPlan, seen: _Evidence, host: str, begin_ns: int) -> str | None:
@@ -329,6 +346,8 @@ def _gather(history: History) -> dict[str, _Evidence]:
         done = operation.completed()
         if done is not None and operation.kind is Kind.OK:
             for event in done.value(list[Event]):
+                if event.agent:
+                    of(event.agent).said.append(event)
                 if event.event == "validated":
                     of(event.agent).validated.append((done, event))
     for evidence in found.values():

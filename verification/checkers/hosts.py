@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from loadtests.protocol import Acted, Event, HostFault, Picture, RegisterWish
 from verification.history import Completed, History, Kind, Operation, value_of
 from verification.observations import Observation, Observations, VoidTrial
-from verification.plan import HOST_FAULTS, RunPlan
+from verification.plan import HOST_FAULTS, SAFETY_FAULTS, RunPlan
 
 GOOD_CALLS = 3
 
@@ -109,6 +109,49 @@ def lost_links(plan: RunPlan, history: History) -> Observations:
     return _observe(
         plan, history, ("host-cut",), lambda o: (None if o.served_ms is None else o.served_ms / 1000.0, None)
     )
+
+
+def returns(plan: RunPlan, history: History) -> Observations:
+    """Seconds from the healing of another fault until everybody was served, on each host not its victim."""
+    seen = _gather(plan, history)
+    ends = {operation.key: operation.completion for operation in history.of("trial")}
+    proofs = {operation.key: operation for operation in history.of("host-proof")}
+    trials = []
+    voids = []
+    for heal in sorted(history.of("host-heal"), key=lambda operation: operation.invoke.time_ns):
+        told = value_of(heal.invoke, HostFault)
+        if told.fault not in SAFETY_FAULTS:
+            continue
+        end, proof = ends.get(told.trial), proofs.get(told.trial)
+        if end is None or heal.kind is not Kind.OK:
+            voids.append(VoidTrial(told.trial, "the trial was not brought to its end"))
+        elif proof is None or proof.kind is not Kind.OK:
+            voids.append(VoidTrial(told.trial, "no proof that the fault took effect"))
+        else:
+            at_ns = heal.invoke.time_ns
+            back = [_back(plan, one, at_ns, end.time_ns) for host, one in seen.items() if host != told.victim]
+            latest = _latest(back)
+            value = None if latest is None else (latest - at_ns) / 1e9
+            trials.append(Observation(value, block=told.fault, label=f"{told.trial} {told.victim}"))
+    return Observations(
+        trials=tuple(trials),
+        voids=tuple(voids),
+        expected=SAFETY_FAULTS,
+        sources=("history/nemesis.jsonl", *(f"history/probe-{host}*.jsonl" for host in plan.hosts)),
+    )
+
+
+def _back(plan: RunPlan, seen: _Seen, at_ns: int, end_ns: int) -> int | None:
+    """When everybody was served and answered, from `at_ns` on and for good."""
+    before = [done for done in seen.pictures if done.end.time_ns < at_ns]
+    standing = bool(before) and not before[-1].value(Picture).unserved
+    since: int | None = at_ns if standing else None
+    for done in seen.pictures[len(before) :]:
+        if done.end.time_ns > end_ns:
+            break
+        whole = not done.value(Picture).unserved and bool(done.value(Picture).serving)
+        since = (done.end.time_ns if since is None else since) if whole else None
+    return _latest([since, _good_calls(plan, seen, at_ns, end_ns, 1)])
 
 
 def _all_kept(plan: RunPlan, outcome: HostOutcome) -> bool:
