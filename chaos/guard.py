@@ -100,7 +100,9 @@ def guard(stage: Stage, files: Files) -> int:
             # Under the lock under which a session takes its lease: it either finds this guard or starts one.
             if not watch.look():
                 with locked(files.heal_lock):
-                    if not files.lease.exists():
+                    lease = read_lease(files.lease)
+                    if lease is None or not lease.holder_lives():
+                        files.lease.unlink(missing_ok=True)
                         os.close(handle)
                         return 0
         except (ChaosError, SubstrateError, OSError) as error:

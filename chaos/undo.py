@@ -261,7 +261,11 @@ class RedisSetting(Undo, frozen=True, kw_only=True, tag="redis-setting"):
     value: str
 
     def perform(self, stage: Stage) -> None:
-        ask_redis(stage, self.host, "CONFIG", "SET", self.key, self.value)
+        try:
+            ask_redis(stage, self.host, "CONFIG", "SET", self.key, self.value)
+        except (NotReached, Refused):
+            if stage.process(_target(self.host, "redis")) is not None:
+                raise  # else the setting has ended with its process
 
     def restored(self, stage: Stage) -> Proof:
         found = ask_redis(stage, self.host, "CONFIG", "GET", self.key)

@@ -1,0 +1,124 @@
+"""Harnesses that are killed, held still, or whose tools hang: nothing of their faults stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from chaos.errors import LeaseLost, Refused
+from chaos.fault import Proof
+from chaos.files import files_of
+from chaos.guard import guard_pid
+from chaos.healing import leftovers
+from chaos.ledger import Ledger
+from chaos.parameters import make_fault
+from chaos.session import Session, panic
+from chaos.stage import Stage
+from infra.exclusive import Occupied
+from tests.chaos import killing
+from tests.chaos.conftest import Standing
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+
+PATIENCE_S = 120.0
+LATENCY = {"host": "a", "to": "etcd-b", "latency_ms": 150}
+
+
+@pytest.fixture
+def stage(standing: Standing) -> Iterator[Stage]:
+    stage = standing.stage()
+    yield stage
+    stage.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_killed_harness_leaves_nothing(standing: Standing, stage: Stage, seed: int) -> None:
+    found = killing.kill_one(standing, stage, seed, patience_s=PATIENCE_S)
+    assert not found.left, found
+    assert not found.not_as_before, found
+    assert guard_pid(files_of(standing.environment)) is None
+
+
+def test_a_harness_that_is_held_still_loses_its_lease(standing: Standing, stage: Stage) -> None:
+    ledger = Ledger(files_of(standing.environment).ledger)
+    program = killing.start(standing, 99)
+    try:
+        assert stage.until(lambda: _open(ledger, wanted=True), PATIENCE_S).holds
+        program.send_signal(signal.SIGSTOP)
+        assert stage.until(lambda: _open(ledger, wanted=False), PATIENCE_S).holds
+        assert leftovers(stage) == ()
+        program.send_signal(signal.SIGCONT)
+        assert program.wait(PATIENCE_S) == 9
+    finally:
+        program.kill()
+        program.wait()
+    assert stage.until(lambda: _open(ledger, wanted=False), PATIENCE_S).holds
+    assert leftovers(stage) == ()
+
+
+@pytest.mark.parametrize("word", ["STOP", "KILL"])
+def test_toxiproxy_that_hangs_or_vanishes_holds_up_nobody(
+    standing: Standing, stage: Stage, word: str
+) -> None:
+    with Session.open(standing.environment, fleet=standing.fleet, stage=standing.stage()) as session:
+        active = session.begin(make_fault("link-latency", LATENCY))
+        assert active.effect.holds
+        session.stage.substrate.signal("a", "toxiproxy", word)
+        outcome = session.end(active)
+    assert outcome.whole, outcome
+    assert leftovers(stage) == ()
+
+
+def test_two_harnesses_cannot_run_and_faults_do_not_overlap(standing: Standing, stage: Stage) -> None:
+    with Session.open(standing.environment, fleet=standing.fleet, stage=standing.stage()) as session:
+        with pytest.raises(Occupied, match=rf"process {os.getpid()} \(chaos run\)"):
+            Session.open(standing.environment, fleet=standing.fleet, stage=standing.stage())
+        session.begin(make_fault("link-latency", LATENCY))
+        with pytest.raises(Refused, match=r"link-latency .* is on way/a/etcd-b"):
+            session.begin(make_fault("link-down", {"host": "a", "to": "etcd-b"}))
+        session.begin(make_fault("link-latency", LATENCY | {"host": "b", "to": "etcd-a"}))
+        with pytest.raises(Refused, match="3 hosts would be disturbed, at most 2 may"):
+            session.begin(make_fault("cpu-burn", {"host": "w"}))
+    assert leftovers(stage) == ()
+
+
+def test_without_a_guard_the_next_start_sweeps_and_says_so(standing: Standing, stage: Stage) -> None:
+    files = files_of(standing.environment)
+    program = killing.start(standing, 7)
+    ledger = Ledger(files.ledger)
+    try:
+        assert stage.until(lambda: _open(ledger, wanted=True), PATIENCE_S).holds
+        program.send_signal(signal.SIGSTOP)  # its guard must not be started anew
+        guard = guard_pid(files)
+        assert guard is not None
+        os.kill(guard, signal.SIGKILL)
+    finally:
+        program.kill()
+        program.wait()
+    left = [entry.fault for entry in ledger.read().open]
+    with Session.open(standing.environment, fleet=standing.fleet, stage=standing.stage()) as session:
+        assert [line.partition(": healed")[0] for line in session.swept] == [
+            f"left by an earlier run: {fault}" for fault in left
+        ]
+    assert leftovers(stage) == ()
+
+
+def test_panic_heals_under_a_running_harness(standing: Standing, stage: Stage) -> None:
+    with Session.open(standing.environment, fleet=standing.fleet, stage=standing.stage()) as session:
+        session.begin(make_fault("link-latency", LATENCY))
+        stage.substrate.freeze_host("w")  # by hand: stands in no ledger
+        found = panic(stage)
+        assert any(line.startswith("link-latency") and line.endswith(": healed") for line in found), found
+        assert "w: the host is frozen" in found
+        assert leftovers(stage) == ()
+        with pytest.raises(LeaseLost):
+            session.begin(make_fault("link-down", {"host": "b", "to": "etcd-a"}))
+    assert leftovers(stage) == ()
+    assert panic(stage) == ()
+
+
+def _open(ledger: Ledger, *, wanted: bool) -> Proof:
+    return Proof(bool(ledger.read().open) is wanted)
