@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -230,6 +231,8 @@ def burn_rates(watched: Watched, objective: float = 0.999) -> tuple[Burn, ...]:
 # ----------------------------------------------------------------------------------------- the projection
 
 DRAWS = 20_000
+_Numbers = np.ndarray[Any, np.dtype[np.float64]]
+_Counts = np.ndarray[Any, np.dtype[np.int64]]
 _Z90 = 1.6448536269514722
 
 
@@ -266,8 +269,7 @@ def project(
             bursts > 0, chance.negative_binomial(np.maximum(bursts, 1), 1.0 / fault.burst), 0
         )
         points = np.append(lengths, max(longest_s, float(lengths[-1])))
-        weights = chance.dirichlet(np.ones(points.size), draws)
-        total += chance.multinomial(faults, weights) @ points
+        total += _sums(chance, points, faults)
         rates.append(
             FaultRate(
                 fault=fault.fault,
@@ -295,3 +297,27 @@ def project(
             f"of n outages measured, one in n + 1 would have lasted {longest_s:g} s",
         ),
     )
+
+
+SLICE = 2000
+
+
+def _sums(chance: np.random.Generator, points: _Numbers, counts: _Counts) -> _Numbers:
+    """For each count, the sum of so many draws from the Bayesian bootstrap of `points`.
+
+    By the urn of D. Blackwell and J. B. MacQueen (Ann. Statist. 1 (1973)): the next is one of the points,
+    or, with the weight of the draws so far, one of those again.
+    """
+    sums = np.zeros(len(counts))
+    for start in range(0, len(counts), SLICE):
+        part = counts[start : start + SLICE]
+        drawn = np.zeros((len(part), int(part.max(initial=0))))
+        rows = np.arange(len(part))
+        for i in range(drawn.shape[1]):
+            value = points[chance.integers(points.size, size=len(part))]
+            if i:
+                again = chance.random(len(part)) * (points.size + i) >= points.size
+                value = np.where(again, drawn[rows, chance.integers(i, size=len(part))], value)
+            drawn[:, i] = np.where(i < part, value, 0.0)
+        sums[start : start + SLICE] = drawn.sum(axis=1)
+    return sums
