@@ -38,7 +38,13 @@ def fleet(agents: int = 4) -> Fleet:
             HostSpec(name="witness", role=HostRole.WITNESS),
         ),
         agents=tuple(
-            AgentSpec(name=f"agent-{i}", home=HOSTS[i % 2], category="core", handler="module:Class")
+            AgentSpec(
+                name=f"agent-{i}",
+                home=HOSTS[i % 2],
+                standby=HOSTS[1 - i % 2],
+                category="core",
+                handler="module:Class",
+            )
             for i in range(agents)
         ),
     )
