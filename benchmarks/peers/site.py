@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,6 +127,13 @@ class Site:
     def restart(self, host: str) -> None:
         """The killed host is there again, with its units, if it has any."""
         self.substrate.restart_host(host)
+
+    def keep_logs(self, target: Path) -> None:
+        """Copies what the programs said to a folder that stays."""
+        for log in ROOT.rglob("*.log"):
+            place = target / log.relative_to(ROOT)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, place)
 
     def unplug(self, host: str) -> None:
         """Takes the host off the bridge."""
