@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
 
@@ -27,8 +26,10 @@ from services.control.stances import MAY_ACT, Do, Stance
 from services.hostd.agents import Supervisor
 from services.hostd.config import HostConfig
 from services.hostd.events import EventLog
+from services.hostd.freezing import Freezer
 from services.hostd.health import SdkCheck
 from services.hostd.ownership import HostOwnership
+from services.hostd.programs import Programs
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View
 from services.registry.etcd_types import EtcdError
@@ -41,7 +42,7 @@ PROMOTIONS_AT_ONCE = 8
 SECOND_TRY_S = 1.0
 STAYS_LIMIT_S = 1.0
 GRACE_SHARE = 0.5
-"""Of the margin: how long a fenced agent may take to say that it is; who is silent is killed."""
+"""Of the margin: how long a fenced agent may take to say that it is; who is silent is frozen."""
 
 log = logging.getLogger("threenines.hostd")
 
@@ -86,12 +87,16 @@ class AgentHousehold:
         self._since: dict[Unit, int] = {}
         self._away: dict[Unit, FailBack] = {}
         self._roles: dict[str, tuple[Role, int]] = {}
-        self._kill_margin_ns = config.lease.margin_ms * 1_000_000 // 2
-        self._inherited = fence.inherited
-        """What an earlier life of hostd allowed: in force until its deadline, or this life's first word."""
-        self._programs_until_ns = 0
-        self._programs_ended = False
-        self._programs_timer: asyncio.TimerHandle | None = None
+        self._programs = Programs(
+            supervisor,
+            events,
+            inherited=fence.inherited,
+            kill_margin_ns=config.lease.margin_ms * 1_000_000 // 2,
+            now_ns=now_ns,
+            serving=self.serving,
+            learned=self.learned,
+        )
+        self._freezer = Freezer(events, self._ask_standing, self._may_act)
         self._promotions = asyncio.Semaphore(PROMOTIONS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
@@ -111,18 +116,7 @@ class AgentHousehold:
             if spec.standby == self._host and self._config.failover.warm(spec.criticality):
                 return True
             return self.ownership.serves(spec.home, spec.name)  # until the handover has been sent
-        return self._program_may_run(spec)
-
-    def _program_may_run(self, spec: AgentSpec) -> bool:
-        """A program knows of no fence: it runs while its host serves it, to a little before the deadline."""
-        now_ns = self._now_ns()
-        if self.serving(spec):
-            return now_ns < self._programs_until_ns
-        if now_ns >= self._inherited.deadline_ns - self._kill_margin_ns:
-            return False
-        # An earlier life of hostd served it, and its word holds for a moment yet: this one may claim in time.
-        inherited = self._inherited.epoch_of(spec.home, spec.name, now_ns) is not None
-        return inherited and (spec.name in self._supervisor.runners or self._supervisor.runs(spec.name))
+        return self._programs.may_run(spec)
 
     def standing(self, spec: AgentSpec) -> tuple[Role, int]:
         """Role and epoch of this host's instance of an agent."""
@@ -169,38 +163,11 @@ class AgentHousehold:
         except FenceError as error:
             self.trouble = str(error)  # the last allowance runs out by itself
             return
-        self._programs_until_ns = allowance.deadline_ns - self._kill_margin_ns
-        if self._inherited.deadline_ns:
-            self._inherited = Allowance()
-            for runner in self._supervisor.runners.values():
-                if runner.spec.command is not None and not self.serving(runner.spec):
-                    _kill(runner)
-        if self._programs_ended:
-            self._programs_ended = False
-            self.learned()  # those that were ended may run again
-        if self._programs_timer is None and allowance.serving:
-            self._programs_due()
+        self._programs.allowed(allowance)
 
     def begin(self) -> None:
-        """Programs of an earlier life are watched over from now on."""
-        if self._inherited.deadline_ns:
-            self._programs_due()
-
-    def _programs_due(self) -> None:
-        """Ends the programs of this host a little before the deadline that they know nothing of."""
-        self._programs_timer = None
-        until_ns = max(self._programs_until_ns, self._inherited.deadline_ns - self._kill_margin_ns)
-        left_ns = until_ns - self._now_ns()
-        if left_ns > 0:
-            loop = asyncio.get_running_loop()
-            self._programs_timer = loop.call_later(left_ns / 1e9, self._programs_due)
-            return
-        for runner in self._supervisor.runners.values():
-            if runner.spec.command is not None and runner.process is not None:
-                self._events.add("killed", agent=runner.name, detail="its host's lease runs out")
-                _kill(runner)
-                self._programs_ended = True
-        self.learned()
+        """From here on the loop runs."""
+        self._programs.begin()
 
     def learned(self) -> None:
         """Look at everything again, in the next turn of the loop."""
@@ -217,6 +184,8 @@ class AgentHousehold:
                 self._events.add(word, agent=unit.agent, detail=f"{unit} at epoch {effect.epoch}")
             case Do.RESUME:
                 self._events.add("resumed", agent=unit.agent, detail=f"{unit} at epoch {effect.epoch}")
+                for runner in self._of(unit):
+                    self._freezer.go_on(runner)
                 self._tell(unit, "_resume")
             case Do.QUIESCE:
                 self._events.add("handover", agent=unit.agent, detail=f"{unit} to {effect.target}")
@@ -227,19 +196,18 @@ class AgentHousehold:
                     self._events.add("lost", agent=unit.agent, detail=f"{unit} to {holder}, epoch {epoch}")
                 self._tell(unit, "_demote")
                 for runner in self._of(unit):
-                    if runner.spec.command is not None:
-                        _kill(runner)
+                    self._freezer.end(runner)
+                self._programs.end(self._of(unit))
         self.learned()
 
     def fenced(self, units: tuple[Unit, ...]) -> None:
-        """The deadline passed: whoever does not say at once that it has stopped is killed."""
+        """The deadline passed: whoever does not say at once that it has stopped is frozen."""
         names = ", ".join(sorted(str(unit) for unit in units))
         self._events.add("fenced", detail=names or "nothing was served")
+        self._programs.end_all()
         for runner in self._supervisor.runners.values():
-            if runner.spec.command is not None:
-                _kill(runner)  # it knows of no fence
-            elif runner.name in self._recovered and runner.process is not None:
-                self._spawn(self._kill_unless_fenced(runner))
+            if runner.spec.command is None and runner.name in self._recovered and runner.process is not None:
+                self._spawn(self._freezer.freeze_unless_fenced(runner))
         self.learned()
 
     # What else happens.
@@ -304,8 +272,7 @@ class AgentHousehold:
             task.cancel()
         for task in self._tasks:
             task.cancel()
-        if self._programs_timer is not None:
-            self._programs_timer.cancel()
+        self._programs.close()
         self._fence.close()
 
     # Who serves.
@@ -486,22 +453,13 @@ class AgentHousehold:
         if all(await asyncio.gather(*(one(runner) for runner in self._of(unit)))):
             self.ownership.feed(Quiesced(unit))
 
-    async def _kill_unless_fenced(self, runner: AgentRunner) -> None:
-        process = runner.process
-        margin_s = self._config.lease.margin_ms / 1000
-        answer = await self._order(runner, "_standing", NIL, margin_s * GRACE_SHARE)
-        if process is not None and (answer is None or answer.acting) and runner.process is process:
-            if answer is not None and self.ownership.held():
-                return  # the lease was renewed in the meantime
-            self._events.add("killed", agent=runner.name, detail="did not stop at the deadline")
-            process.signal(signal.SIGKILL)
+    def _may_act(self) -> bool:
+        return self.ownership.held()
+
+    async def _ask_standing(self, runner: AgentRunner) -> StandingAnswer | None:
+        return await self._order(runner, "_standing", NIL, self._config.lease.margin_ms / 1000 * GRACE_SHARE)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _kill(runner: AgentRunner) -> None:
-    if runner.process is not None:
-        runner.process.signal(signal.SIGKILL)

@@ -374,6 +374,35 @@ def test_a_program_outlives_hostd_and_ends_before_its_host_may_not_act_any_more(
     wait_for("served again", lambda: primary(mainpc, "program") == "mainpc")
 
 
+def test_an_agent_that_cannot_say_that_it_stopped_is_frozen_until_its_host_may_act_again(
+    lonely: MiniStack,
+) -> None:
+    mainpc = lonely.hosts["mainpc"]
+    spec = memory(standby=None, health=HealthCheck(interval_ms=60_000, timeout_ms=30_000))
+    mainpc.put(msgspec.structs.replace(spec, handler="tests.hostd.subjects:Subject"))
+    wait_for("served", lambda: primary(mainpc, "alpha") == "mainpc")
+    pid = mainpc.pid("alpha")
+    blocked = threading.Thread(target=call, args=(mainpc, "alpha", "block", 3.0, 20.0))
+    blocked.start()
+    lonely.etcd.stop()
+    wait_for("frozen", lambda: "frozen" in words(mainpc))
+    wait_for("stopped by the kernel", lambda: state_of(pid) == "T")
+    lonely.etcd.start()
+    wait_for("resumed", lambda: "resumed" in words(mainpc))
+    wait_for("let go", lambda: state_of(pid) != "T")
+    blocked.join(20)
+    assert call(mainpc, "alpha", "echo", "still there") == (200, "still there")
+    assert mainpc.pid("alpha") == pid
+
+
+def state_of(pid: int) -> str:
+    """How the kernel calls the state of a process; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except OSError:
+        return ""
+
+
 def test_an_agent_that_crashes_again_and_again_is_served_by_its_standby(owned: MiniStack) -> None:
     mainpc, pc2 = owned.hosts["mainpc"], owned.hosts["pc2"]
     mainpc.put(memory())

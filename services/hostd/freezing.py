@@ -1,0 +1,51 @@
+"""Agents that do not say at the deadline that they have stopped: held still until it is known who serves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+
+from services.agent.standing import StandingAnswer
+from services.hostd.events import EventLog
+from services.hostd.process import Process
+from services.hostd.runner import AgentRunner
+
+
+class Freezer:
+    """`ask(runner)`: how an agent stands, None without an answer; `held()`: whether this host may act now."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        ask: Callable[[AgentRunner], Awaitable[StandingAnswer | None]],
+        held: Callable[[], bool],
+    ) -> None:
+        self._events = events
+        self._ask = ask
+        self._held = held
+        self._frozen: dict[str, Process] = {}
+
+    async def freeze_unless_fenced(self, runner: AgentRunner) -> None:
+        """Who does not say that it has stopped may be in the middle of something, or merely lack CPU. Frozen,
+        it does no harm; it goes on if this host has served it all the while, and else it is killed."""
+        process = runner.process
+        answer = await self._ask(runner)
+        if process is None or runner.process is not process or self._held():
+            return
+        if answer is None or answer.acting:
+            self._events.add("frozen", agent=runner.name, detail="did not stop at the deadline")
+            process.signal(signal.SIGSTOP)
+            self._frozen[runner.name] = process
+
+    def go_on(self, runner: AgentRunner) -> None:
+        """This host serves it again, at the same epoch as before."""
+        self._let_go(runner, signal.SIGCONT)
+
+    def end(self, runner: AgentRunner) -> None:
+        """Another host serves it."""
+        self._let_go(runner, signal.SIGKILL)
+
+    def _let_go(self, runner: AgentRunner, number: signal.Signals) -> None:
+        process = self._frozen.pop(runner.name, None)
+        if process is not None and process is runner.process:
+            process.signal(number)
