@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,25 @@ def test_histograms_of_any_workers_add_up_to_that_of_one(parts):
     assert Histogram.decode(whole.encode()).largest_ms() == whole.largest_ms()
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(durations, st.integers(1, 300)), max_size=40))
+def test_libraries_read_what_this_writes_and_the_other_way_round(pairs):
+    library = HdrHistogram(1, LONGEST_NS, 3)
+    ours = Histogram()
+    for value, times in pairs:
+        library.record_value(value, times)
+        for _ in range(times):
+            ours.record(value)
+    theirs = Histogram.decode(library.encode().decode())
+    assert theirs.encode() == ours.encode()
+    if pairs:
+        read = HdrHistogram.decode(ours.encode().encode())
+        assert read.get_total_count() == library.get_total_count() == ours.count
+        for share in (1, 50, 90, 99, 100):
+            assert read.get_value_at_percentile(share) == library.get_value_at_percentile(share)
+        assert ours.quantile_ms(1.0) * 1e6 == pytest.approx(library.get_value_at_percentile(100), abs=0.5)
+
+
 def test_what_is_out_of_range_counts_at_its_end():
     made = of([-5, 10 * LONGEST_NS])
     assert made.count == 2
@@ -63,8 +83,6 @@ def test_what_is_no_histogram_is_told(text):
 
 
 def test_a_histogram_of_another_form_is_told():
-    from hdrh.histogram import HdrHistogram
-
     other = HdrHistogram(1, 1000, 2)
     other.record_value(5)
     with pytest.raises(HistogramError, match="another form"):
