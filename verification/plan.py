@@ -7,6 +7,7 @@ and agents of the run, and the schedule of trials. A stored run is judged by its
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -253,8 +254,9 @@ SAFETY_FAULTS = (
 )
 """What else happens between hosts: judged by safety and by service returning, not by a time limit."""
 REGISTER_AGENTS = 6
+CALLS_PER_SWITCH = 500
+"""Calls, writes and reads that meet a domain's way to the other host and back, at least."""
 _CRASHES, _HANGS, _SERVICES = ("crash",), ("hang",), ("errors", "slow")
-_SWITCHES = ("switchover",)
 KINDS: dict[str, tuple[str, ...]] = {
     "SD-6": (*_CRASHES, *_HANGS),
     "RL-3": _CRASHES,
@@ -271,7 +273,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "RL-5.failover": HOST_FAULTS,
     "RL-5.state": HOST_FAULTS,
     "RL-8.returns": SAFETY_FAULTS,
-    "RL-7.switchover": _SWITCHES,
 }
 """The kinds of trial that a criterion is about."""
 WEIGHTS: dict[tuple[str, ...], tuple[int, ...]] = {HOST_FAULTS: (1, 2, 2)}
@@ -284,7 +285,6 @@ _WORDS = {
     "host-kill": "SIGKILL of every process of a host",
     "host-freeze": "every process of a host stopped",
     "host-cut": "every packet of a host lost",
-    "switchover": "none: planned",
 }
 
 
@@ -385,7 +385,8 @@ def _host_order(
 def _switch_order(
     planned: Mapping[str, ProfilePlan], hosts: Sequence[str], chance: random.Random
 ) -> tuple[SwitchTrial, ...]:
-    n = _wanted(planned).get("switchover", 0) if len(hosts) > 1 else 0
+    plan = planned.get("RL-7.switchover")
+    n = 0 if plan is None or len(hosts) < 2 else math.ceil((plan.n or 1) / CALLS_PER_SWITCH)
     homes = [hosts[i % len(hosts)] for i in range(n)]
     chance.shuffle(homes)
     return tuple(SwitchTrial(id=f"switchover-{i:03d}", home=home) for i, home in enumerate(homes))

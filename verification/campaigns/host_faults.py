@@ -194,11 +194,11 @@ def heal_leftovers(substrate: Substrate, hosts: tuple[str, ...]) -> tuple[str, .
     Raises SubstrateError. A host that is not there (any more) has nothing to heal.
     """
     found = []
-    can = substrate.capabilities()
     for host in hosts:
         state = substrate.inspect_host(host)
         if state is None:
             continue
+        can = substrate.capabilities()  # asked of a stack that stands
         if Capability.FREEZE_HOST in can and state.frozen:
             substrate.thaw_host(host)
             found.append(f"{host} was frozen")
