@@ -159,19 +159,15 @@ def _journal(path: Path, header: Header, json: bool) -> Journal:
 
 
 def _progress(seeds: int, json: bool) -> Callable[[Total], None]:
-    began = last = time.monotonic()
-    at_first: int | None = None
+    last = time.monotonic()
 
     def tell(total: Total) -> None:
-        nonlocal last, at_first
+        nonlocal last
         now = time.monotonic()
-        if at_first is None:
-            at_first = total.seeds
         if now - last < PROGRESS_S:
             return
         last = now
-        rate = (total.seeds - at_first) / (now - began)
-        left_s = (seeds - total.seeds) / rate if rate else 0.0
+        left_s = (seeds - total.seeds) * total.wall_s / total.seeds
         typer.echo(
             f"{total.seeds:,}/{seeds:,} weeks  {total.faults:,} faults  {len(total.findings)} violations  "
             f"{total.speed:,.0f} simulated s/s  {left_s / 60:.0f} min left",

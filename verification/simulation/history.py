@@ -27,7 +27,7 @@ THIRD_WORKER = 0.25
 WEEK_S = 604_800
 SETTLE_NS = 20 * S
 """Liveness: so long after the last fault has healed everybody is served again and nothing is under way."""
-LEAD_NS = 1 * S
+LEAD_NS = 400 * MS
 STEADY_NS = 450 * MS
 """Rest has lasted for two beats at least before time is skipped: each host renewed over calm links."""
 EVENTS_AT_ONCE = 2_000_000
@@ -159,22 +159,21 @@ class History:
         world = self.world
         limit = world.handled + EVENTS_AT_ONCE + (0 if self.parameters.skip else 1 << 40)
         sample_ns = world.now - world.now % SAMPLE_NS + SAMPLE_NS
-        while (due_ns := world.next_ns()) is not None and due_ns < until_ns:
-            if due_ns > sample_ns:
-                world.now = sample_ns
-                self._liveness.look()
-                sample_ns += SAMPLE_NS
-                continue
-            world.step()
+        while world.run_to(min(sample_ns, until_ns), limit):
             if world.handled > limit:
                 self.checkers.broken("progress", "the hosts are busy without end")
+            if sample_ns >= until_ns:
+                break
+            world.now = sample_ns
+            self._liveness.look()
+            sample_ns += SAMPLE_NS
         world.now = max(world.now, until_ns)
 
     def _until_rest(self, end_ns: int) -> None:
         """Runs on until everybody is served and nothing is under way; in bounds, or liveness is broken."""
         self._healed_ns = max(self._healed_ns, self.world.now)
         while True:
-            self._run_to(self.world.now + 300 * MS)
+            self._run_to(self.world.now + 150 * MS)
             if self.world.now - self._healed_ns > SETTLE_NS:
                 self.checkers.broken("serves-again", f"not at rest {SETTLE_NS // S} s after the last fault")
             if self._next_ns() - self.world.now < 2 * LEAD_NS or not self._calm():

@@ -82,6 +82,9 @@ class Node:
         self.setting = setting
         self.variant = variant
         self.policy = variant.policy(setting.policy)
+        plain = type(variant).clock is Variant.clock
+        self.local: Callable[[], int] = self._by_boot_clock if plain else self._by_variant
+        """What this host takes for the time."""
         self.lives = 0
         self.up = False  # the machine
         self.running = False  # hostd
@@ -107,8 +110,11 @@ class Node:
 
     # Clock and life.
 
-    def local(self) -> int:
+    def _by_variant(self) -> int:
         return self.variant.clock(self.clock, self.world.now)
+
+    def _by_boot_clock(self) -> int:
+        return self.clock.local(self.world.now)
 
     def true_ns(self, due_ns: int) -> int:
         """The instant at which a timer of this host, set now, goes off."""

@@ -84,6 +84,26 @@ class World:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None  # type: ignore[return-value]
 
+    def run_to(self, until_ns: int, limit: int) -> bool:
+        """Runs what is due before an instant, until `limit` events were handled in all; False when none is
+        left for later."""
+        heap = self._heap
+        while heap:
+            event = heap[0]
+            call = event[2]
+            later = event[0] >= until_ns  # type: ignore[operator]
+            if call is not None and (later or self.handled > limit):
+                return True
+            heapq.heappop(heap)
+            if call is None:
+                continue
+            event[2] = None
+            self.live -= bool(event[4])
+            self.now = event[0]  # type: ignore[assignment]
+            self.handled += 1
+            call(*event[3])  # type: ignore[operator, misc]
+        return False
+
     def step(self) -> bool:
         """Runs the next event; False when there is none."""
         while self._heap:
