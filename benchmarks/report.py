@@ -72,7 +72,7 @@ def _repeat(history: Path, wanted: int) -> int:
         if path.name.startswith("load-")
     }
     once = sum(map(len, loads.values()))
-    for number in range(1, 1 + max(0, (wanted - count) // max(once, 1))):
+    for number in range(1, 1 + max(0, -(-(wanted - count) // max(once, 1)))):
         again = rb"\g<1>\g<2>~" + str(number).encode() + rb"\g<3>"
         for path, found in loads.items():
             with path.open("ab") as file:

@@ -30,7 +30,7 @@ from reports.model import (
 
 RULE = (
     "The gate judges what the profile planned, and nothing else: one planned criterion that fails, or one "
-    "that passed in the run compared with and fails now, fails it; one that is undecided, void or missing "
+    "that passed in the last accepted run and fails now, fails it; one that is undecided, void or missing "
     "leaves it inconclusive; it passes when every planned criterion passes and the run came to its end.",
     "The gate's grade is the share of planned criteria that pass: A all, B 95 %, C 85 %, D 70 %, else F. "
     "With a failure it is C at best. It stands beside the number of rows that it speaks about.",
@@ -218,7 +218,7 @@ def judge_gate(
     grade = grade_share(len(passed) / len(planned), failed=bool(failed or lost))
     if failed or lost:
         parts = ([f"{_named(failed)} failed"] if failed else []) + (
-            [f"{_named(lost)} passed in the run compared with and failed now"] if lost else []
+            [f"{_named(lost)} passed in the last accepted run and failed now"] if lost else []
         )
         return Gate(Verdict.FAIL, grade, "; ".join(parts))
     if state is not RunState.FINISHED:

@@ -99,8 +99,11 @@ def _rest(report: Report) -> list[str]:
         comparison = report.comparison
         lost = ", ".join(r.id for r in comparison.regressions) or "none"
         gained = ", ".join(comparison.mended) or "none"
+        which = "the last accepted run" if comparison.accepted else "the newest run; none was accepted yet"
         lines.append(
-            f"Compared with `{code(comparison.run)}`: regressed {escape(lost)}; mended {escape(gained)}."
+            f"Beside `{code(comparison.run)}` ({which}): "
+            f"{'regressed' if comparison.accepted else 'passed there and fails here'} {escape(lost)}; "
+            f"mended {escape(gained)}."
         )
     rest = words.unmeasured(report)
     if rest:

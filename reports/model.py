@@ -468,7 +468,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Regression(msgspec.Struct, frozen=True, kw_only=True):
-    """Passed in the run compared with, and fails now."""
+    """Passed in the run that stands beside, and fails now."""
 
     id: str
     title: str

@@ -276,6 +276,61 @@ def test_the_run_before_stands_beside_and_a_regression_fails(tmp_path: Path) -> 
     assert history.previous(files.run, tmp_path) is None, "a later run is not an earlier one"
 
 
+def _later(folder: Path) -> None:
+    run = json.loads((folder / "run.json").read_text())
+    times = {"started": "2026-11-21T09:00:00Z", "ended": "2026-11-21T09:05:00Z"}
+    (folder / "run.json").write_text(json.dumps({**run, **times}))
+
+
+def test_before_a_run_was_accepted_the_newest_stands_beside_and_fails_nothing(tmp_path: Path) -> None:
+    first = write_run(tmp_path, "run-1", kind="failing", plots=False)
+    render.render(first)
+    verdicts = msgspec.json.decode((first / "verdicts.json").read_bytes(), type=Verdicts)
+    second = write_run(tmp_path, "run-2", kind="failing", plots=False)
+    _later(second)
+    worse = tuple(
+        msgspec.structs.replace(c, verdict=Verdict.FAIL, estimate=2000.0) if c.id == "SD-4" else c
+        for c in verdicts.criteria
+    )
+    (second / "verdicts.json").write_bytes(encode(msgspec.structs.replace(verdicts, criteria=worse)))
+    report = render.render(second)
+    assert report.comparison is not None
+    assert (report.comparison.run, report.comparison.accepted) == ("run-1", False)
+    assert [r.id for r in report.comparison.regressions] == ["SD-4"]
+    assert "passed in the last accepted run" not in report.reason
+    (told,) = [c for c in report.criteria if c.id == "SD-4"]
+    (before,) = [c for c in verdicts.criteria if c.id == "SD-4"]
+    assert (told.previous, told.previous_estimate, told.previous_bound, told.previous_n) == (
+        Verdict.PASS,
+        before.estimate,
+        before.bound,
+        before.n,
+    )
+    page = " ".join("".join(Page((second / "report.html").read_text()).text).split())
+    assert "none was accepted yet, so nothing counts as a regression: 1 criterion passed there" in page
+
+
+def test_an_accepted_run_stands_beside_rather_than_a_newer_one(tmp_path: Path) -> None:
+    render.render(write_run(tmp_path, "run-0", kind="passing", plots=False))
+    second = write_run(tmp_path, "run-1", kind="failing", plots=False)
+    _later(second)
+    render.render(second)
+    third = write_run(tmp_path, "run-2", kind="failing", plots=False)
+    run = json.loads((third / "run.json").read_text())
+    (third / "run.json").write_text(json.dumps({**run, "started": "2026-11-22T09:00:00Z"}))
+    report = render.render(third)
+    assert report.comparison is not None
+    assert (report.comparison.run, report.comparison.accepted) == ("run-0", True)
+
+
+def test_the_first_screen_answers_whether_to_release(rendered: dict[str, Path]) -> None:
+    for kind, answer in (("passing", "Not proven"), ("failing", "No")):
+        page = (rendered[kind] / "report.html").read_text()
+        (first,) = re.findall(r"<h1>(.*?)</h1>", page, flags=re.DOTALL)
+        assert re.sub(r"<[^>]+>", "", first).strip() == f"Can we release? {answer}"
+        assert page.index("<h1>") < page.index('id="todo-h"' if kind == "failing" else 'id="categories-h"')
+
+
 # ------------------------------------------------------------------------------------------------ schema
 
 
