@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -54,7 +55,7 @@ class Watch:
         self._seen: Lease | None = None
         self._doubtful: tuple[Opened, ...] = ()
         """Healed while their harness still lived: it may have been about to inject."""
-        self._handled = 0.0
+        self._handled = -math.inf
 
     def look(self) -> bool:
         """One look; False when there is nothing left to guard."""

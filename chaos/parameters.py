@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import msgspec
 
@@ -108,5 +109,5 @@ def _scaled(fault: str, field: str, value: object) -> object:
         if match is None or (match.group(2) and match.group(2).lower() not in scales):
             raise BadFault(f"{fault} {field}", f"is {value!r}", f"give {_EXAMPLES[unit]}")
         scale = scales[match.group(2).lower()] if match.group(2) else 1.0
-        return float(match.group(1)) * scale
+        return float(Decimal(match.group(1)) * Decimal(repr(scale)))  # 2.022 s are 2022 ms exactly
     return value

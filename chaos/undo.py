@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ROUND_TRIP_FACTOR, ROUND_TRIP_SLACK_MS = 3.0, 30.0
 """A way is as it was when its round trip is below so many times the one before, plus the slack."""
 RESTORED_WITHIN_S = 30.0
-DISK_SLACK_MB = 64.0
-MEMORY_SLACK_MB = 256.0
+SHARED_SLACK = 0.8
+"""Share of what was free that must be free again: others use the same memory and disk."""
 GPU_SLACK_MB = 64.0
 CLOCK_SLACK_MS = 20.0
 DISK_SLACK_MS = 200.0
@@ -216,11 +216,11 @@ class GiveBack(Undo, frozen=True, kw_only=True, tag="give-back"):
         measures = [Measure("processes that take it", float(taken.processes))]
         free = True
         if self.resource is m.Resource.MEMORY:
-            free = facts.memory_free_mb >= self.memory_free_mb - MEMORY_SLACK_MB
+            free = facts.memory_free_mb >= self.memory_free_mb * SHARED_SLACK
             measures.append(Measure("memory free", facts.memory_free_mb, "MiB"))
             measures.append(Measure("before", self.memory_free_mb, "MiB"))
         if self.resource is m.Resource.DISK:
-            free = facts.disk_free_mb >= min(self.disk_free_mb * 0.9, self.disk_free_mb - DISK_SLACK_MB)
+            free = facts.disk_free_mb >= self.disk_free_mb * SHARED_SLACK
             measures.append(Measure("disk free", facts.disk_free_mb, "MiB"))
             measures.append(Measure("before", self.disk_free_mb, "MiB"))
         return Proof(free and taken.processes == 0, tuple(measures))
