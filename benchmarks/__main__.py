@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.harness import Figure, report, write
 
-NAMES: Final = ("lookup", "propagation", "start", "memory", "call", "scale")
+NAMES: Final = ("lookup", "propagation", "start", "memory", "call", "scale", "open_loop")
 
 
 def main() -> int:
