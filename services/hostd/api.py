@@ -253,8 +253,11 @@ class Api:
         runner = await self._definitions.put(spec)
         try:
             if runner is not None:
-                return as_json(await self._started(runner, deadline))
-            return as_json(await self._started_elsewhere(spec, deadline))
+                started = await self._started(runner, deadline)
+                if self._failover is None:
+                    return as_json(started)
+                # Its process is there; it counts as started once somebody serves it.
+            return as_json(await self._served(spec, deadline))
         except TimeoutError:
             states = ", ".join(f"{one.state} on {one.host}" for one in self._view.of(name)) or "nowhere yet"
             log = f" (its log: {runner.log_path})" if runner is not None else ""
@@ -267,8 +270,8 @@ class Api:
         state = await runner.wait_until_up(left_s)
         return StartedAnswer(runner.name, self._config.host, state.incarnation, state.published)
 
-    async def _started_elsewhere(self, spec: AgentSpec, deadline: float) -> StartedAnswer:
-        def at_home() -> list[Instance]:
+    async def _served(self, spec: AgentSpec, deadline: float) -> StartedAnswer:
+        def primaries() -> list[Instance]:
             return [
                 one
                 for one in self._view.of(spec.name)
@@ -279,8 +282,8 @@ class Api:
             ]
 
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
-        await self._view.wait_for(lambda: bool(at_home()), left_s)
-        one = at_home()[0]
+        await self._view.wait_for(lambda: bool(primaries()), left_s)
+        one = primaries()[0]
         return StartedAnswer(one.name, one.host, one.incarnation, one.state)
 
     async def _delete_agent(self, request: web.Request) -> web.Response:

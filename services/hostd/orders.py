@@ -158,6 +158,7 @@ class Orders:
             await self._stays.put(self._host, Why.DRAIN, timeout_s=STAYS_LIMIT_S)
         except EtcdError as error:
             log.warning("drained without a handover: %s", error)
+        self._ownership.stand_back(True)
         units = sorted(u for u, h in self._ownership.state.holdings.items() if h.stance in MAY_ACT)
         for unit in units:
             target = self._heir(unit)
@@ -187,6 +188,7 @@ class Orders:
     async def end_drain(self) -> DrainAnswer:
         """Agents of this host may run again; its domain comes home after the hold-down."""
         self._definitions.resume()
+        self._ownership.stand_back(False)
         try:
             await self._stays.delete(self._host, Why.DRAIN, timeout_s=STAYS_LIMIT_S)
         except EtcdError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from services.agent.fence import Allowance
@@ -79,6 +80,7 @@ class HostOwnership:
     ) -> None:
         """`workers`: all hosts that agents can be homed on, in an order that is the same everywhere."""
         self._store = store
+        self._workers = workers
         self._policy = policy
         self._now_ns = now_ns
         self._household = household
@@ -255,6 +257,12 @@ class HostOwnership:
     def release(self, unit: Unit, target: str) -> None:
         """Hand a unit that this host serves over to another one, without an error for callers."""
         self.feed(Release(unit, target))
+
+    def stand_back(self, yes: bool) -> None:
+        """While this is so, nobody's units are taken over: this host could not run their agents."""
+        ranks = {} if yes else _ranks(self.state.host, self._workers)
+        self.state = replace(self.state, ranks=ranks)
+        self._stirred.set()
 
     @property
     def replaced(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.control.domains import DomainRecord, Known, Transaction, Unit
 from services.control.holdings import (
@@ -150,6 +150,16 @@ def test_a_newer_revision_starts_the_count_again() -> None:
         sent = host.sent(host.tell(Tick(), 200))
         assert not sent.peers
         host.tell(Acked(host.own.lease.revision + 1), 0)
+
+
+def test_a_host_without_a_place_among_the_challengers_takes_nothing() -> None:
+    host = serving()
+    host.own = replace(host.own, ranks={})
+    for _ in range(50):
+        for action in host.tell(Tick(), 200):
+            assert not _takes(action)
+        host.tell(Acked(host.own.lease.revision + 1))
+    assert host.acts()
 
 
 def test_a_peer_that_was_never_seen_to_renew_gets_time_to_start() -> None:

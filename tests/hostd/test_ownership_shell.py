@@ -212,6 +212,15 @@ async def test_past_the_deadline_the_fence_is_down_before_anything_else_happens(
     ticking.cancel()
 
 
+async def test_a_host_that_stands_back_follows_nobody_until_told_otherwise() -> None:
+    shell = Node(MemoryEtcd(), "h1", [1_000 * MS]).shell
+    before = shell.state
+    shell.stand_back(True)
+    assert shell.state.ranks == {}
+    shell.stand_back(False)
+    assert shell.state == before
+
+
 def test_challengers_take_turns() -> None:
     assert _ranks("a", ("a", "b", "c")) == {"b": 1, "c": 0}
     assert _ranks("b", ("a", "b", "c")) == {"a": 0, "c": 1}
