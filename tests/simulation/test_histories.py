@@ -85,7 +85,7 @@ def test_skipping_quiet_time_changes_no_decision(seed: int, workers: int) -> Non
     parameters = Parameters(seed, seconds=200, fault_count=6, workers=workers)
     skipped = run(parameters, keep_log=True)
     plain = run(replace(parameters, skip=False), keep_log=True)
-    assert skipped.counts["skipped s"] > 60, "nothing was skipped"
+    assert skipped.counts["skipped s"] > 30, "little was skipped"
     assert plain.counts["skipped s"] == 0
     assert skipped.log == plain.log
     assert len(skipped.log) > 10
