@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import groupby
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +15,7 @@ from chaos.fault import Fault, catalogue, kind_of
 from chaos.parameters import unit_of
 from chaos.session import Outcome
 
+BEGIN, END = "<!-- faults: python -m chaos.presentation docs/chaos.md -->", "<!-- /faults -->"
 GROUPS = ("link", "process", "host", "resource", "gpu", "dependency")
 
 
@@ -102,6 +105,15 @@ def shown_json(name: str) -> str:
     return json.dumps(msgspec.to_builtins(view_of(kind_of(name))), indent=2)
 
 
+def table() -> str:
+    """The faults as a Markdown table, for the docs."""
+    rows = [
+        f"| `{view.name}` {' '.join(f'`{one.name}`' for one in view.parameters)} | {view.summary} |"
+        for view in fault_views()
+    ]
+    return "\n".join(("| fault and its parameters | what it does |", "|---|---|", *rows))
+
+
 def outcome(found: Outcome) -> str:
     """What came of a fault, in words."""
     simulated = " (simulated)" if found.effect.simulated else ""
@@ -131,3 +143,14 @@ def _type_name(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, str) and hint is not str:
         return " | ".join(hint)  # type: ignore[arg-type]  # an enum of words
     return {"str": "text", "int": "whole number", "float": "number"}.get(hint.__name__, str(hint))
+
+
+def write_table(path: Path) -> None:
+    """Puts the present table between the marks in a page."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table(Path(sys.argv[1]))

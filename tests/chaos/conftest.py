@@ -55,6 +55,7 @@ def make_environment(folder: Path, **changes: object) -> Environment:
         "chaos_hosts": 2,
         "fleet": "",
         "state_dir": str(folder),
+        "network": os.environ.get("THREENINES_TEST_NETWORK", "auto"),
         "subnet_index": 10 + (os.getpid() * 3 + number) % 110,
     }
     return Environment(**(settings | changes))  # type: ignore[arg-type]
@@ -81,8 +82,11 @@ def small(stage: Stage) -> Stage:
 
 @pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("chaos")
-    (folder / "fleet.json").write_bytes(msgspec.json.encode(FLEET))
+    yield from stand(tmp_path_factory.mktemp("chaos"))
+
+
+def stand(folder: Path) -> Iterator[Standing]:
+    """Brings the stack up, hands it out once, and takes it away."""
     environment = make_environment(folder / "state")
     substrate = ProcessSubstrate(environment)
     stage = small(Stage(environment, substrate=substrate, fleet=FLEET))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -15,7 +17,10 @@ from chaos.healing import leftovers, restored
 from chaos.ledger import Ledger
 from chaos.stage import Stage
 from infra.tools.paths import PROJECT_ROOT
-from tests.chaos.conftest import Standing
+from tests.chaos.conftest import Standing, stand
+
+LIMIT_S = 10.0
+"""What the product promises."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -46,12 +51,14 @@ def start(standing: Standing, seed: int) -> subprocess.Popen[bytes]:
     return program
 
 
-def kill_one(standing: Standing, stage: Stage, seed: int, *, patience_s: float, look_s: float = 0.05) -> Kill:
-    """Starts a harness, kills it, waits until the ledger has nothing open, and looks at the stack."""
+def kill_one(
+    standing: Standing, stage: Stage, seed: int, *, latest_s: float, patience_s: float, look_s: float = 0.05
+) -> Kill:
+    """Starts a harness, kills it soon, waits until nothing is open in the ledger, and looks at the stack."""
     files = files_of(standing.environment)
     ledger = Ledger(files.ledger)
     program = start(standing, seed)
-    after_s = random.Random(seed).uniform(0.0, 4.0)
+    after_s = random.Random(seed).uniform(0.0, latest_s)
     time.sleep(after_s)
     program.kill()
     begin = time.monotonic()
@@ -75,3 +82,31 @@ def kill_one(standing: Standing, stage: Stage, seed: int, *, patience_s: float, 
         (*left, *(entry.fault for entry in contents.open)),
         tuple(str(proof) for proof in proofs if not proof.holds),
     )
+
+
+def main() -> int:
+    """`python -m tests.chaos.killing [MOMENTS]`: a line for each, then the sum; 1 when anything is left."""
+    moments = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    kills: list[Kill] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for standing in stand(Path(folder)):
+            stage = standing.stage()
+            try:
+                for seed in range(moments):
+                    kills.append(kill_one(standing, stage, seed, latest_s=4.0, patience_s=60.0))
+                    print(msgspec.json.encode(kills[-1]).decode(), flush=True)
+            finally:
+                stage.close()
+    on = sum(kill.on for kill in kills)
+    slow = sum(kill.healed_s > LIMIT_S for kill in kills)
+    left = sum(bool(kill.left or kill.not_as_before) for kill in kills)
+    slowest_s = max(kill.healed_s for kill in kills)
+    print(
+        f"{len(kills)} moments, {on} faults on at the kill, slowest healed after {slowest_s:.2f} s, "
+        f"{slow} later than {LIMIT_S:g} s, {left} with anything left"
+    )
+    return 1 if slow or left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -36,7 +36,7 @@ def stage(standing: Standing) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_killed_harness_leaves_nothing(standing: Standing, stage: Stage, seed: int) -> None:
-    found = killing.kill_one(standing, stage, seed, patience_s=PATIENCE_S)
+    found = killing.kill_one(standing, stage, seed, latest_s=1.5, patience_s=PATIENCE_S)
     assert not found.left, found
     assert not found.not_as_before, found
     assert guard_pid(files_of(standing.environment)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from chaos import presentation
 from chaos.errors import BadFault
 from chaos.fault import catalogue
 from chaos.parameters import make_fault, parse_duration_s, parse_words, unit_of
+from infra.tools.paths import PROJECT_ROOT
 
 WAY = {"host": "a", "to": "etcd-b"}
 
@@ -99,3 +101,11 @@ def test_every_fault_is_described_and_listed() -> None:
             assert one.description, f"{view.name} {one.name}"
             assert unit_of(one.name) or one.type != "number" or one.name == "share"
         assert f"chaos run {view.name}" in presentation.shown(view.name)
+
+
+def test_the_docs_have_the_present_table(tmp_path: Path) -> None:
+    page = PROJECT_ROOT / "docs" / "chaos.md"
+    copy = tmp_path / "chaos.md"
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    presentation.write_table(copy)
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), presentation.BEGIN
