@@ -22,25 +22,13 @@ import msgspec
 from infra.topology import AgentSpec, Setting
 from services.agent.errors import CallError, Code
 from services.agent.state import MemoryState, State
+from services.agent.wellness import elsewhere
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK: Final = "__threenines_method__"
 
 call_deadline: ContextVar[float | None] = ContextVar("call_deadline", default=None)
 """When the call being handled is due, on the event loop's clock; None outside of a call."""
-
-
-class Waiting:
-    """How many answers of other agents a call waits for."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-call_waiting: ContextVar[Waiting | None] = ContextVar("call_waiting", default=None)
-"""Of the call being handled; None outside of a call."""
 
 
 class AgentDefinitionError(Exception):
@@ -136,14 +124,8 @@ class Agent:
             timeout_s = min(timeout_s, due - asyncio.get_running_loop().time())
             if timeout_s <= 0:
                 raise CallError(Code.DEADLINE, f"no time left to call {agent}.{method}")
-        waiting = call_waiting.get()
-        if waiting is None:
+        with elsewhere():
             return await self._caller.call(agent, method, body, timeout_s=timeout_s)
-        waiting.count += 1
-        try:
-            return await self._caller.call(agent, method, body, timeout_s=timeout_s)
-        finally:
-            waiting.count -= 1
 
     async def on_start(self) -> None:
         """Runs before the first call; an exception ends the agent."""

@@ -17,10 +17,10 @@ import msgspec
 from services.agent.connection import Deadlines, FrameConnection, Scratch
 from services.agent.errors import AgentError, CallError, Code
 from services.agent.metrics import OTHER, CallMetrics
-from services.agent.sdk import Agent, Method, Waiting, call_deadline, call_waiting, methods_of
+from services.agent.sdk import Agent, Method, call_deadline, methods_of
 from services.agent.sockets import UnixListener, listen_unix
 from services.agent.standing import Effects, Promote, Standing, StandingAnswer, call_effects
-from services.agent.wellness import Wellness
+from services.agent.wellness import Waiting, Wellness, call_waiting
 from services.agent.wire import Failure, Message, Reply, Request, encode, goodbye, pack, unpack_as
 
 DRAIN_LIMIT_S: Final = 5.0

@@ -15,6 +15,7 @@ import msgspec
 
 from services.agent.errors import CallError, Code
 from services.agent.state import MAX_ITEMS, Value
+from services.agent.wellness import elsewhere
 
 WRITE_LIMIT_S: Final = 2.0
 CHANGED: Final = "changed"
@@ -115,6 +116,10 @@ class StoreState:
 
     async def put(self, key: str, value: Value) -> None:
         packed = msgspec.msgpack.encode(value)
+        with elsewhere():
+            await self._put(key, value, packed)
+
+    async def _put(self, key: str, value: Value, packed: bytes) -> None:
         async with self._lock:
             for _ in range(TRIES):
                 epoch = await self._own()
@@ -126,6 +131,10 @@ class StoreState:
         raise self._contended()
 
     async def delete(self, key: str) -> bool:
+        with elsewhere():
+            return await self._delete(key)
+
+    async def _delete(self, key: str) -> bool:
         async with self._lock:
             for _ in range(TRIES):
                 epoch = await self._own()
@@ -153,7 +162,8 @@ class StoreState:
     async def _certain(self) -> None:
         self._check()
         if not self._sure:
-            await self.load()
+            with elsewhere():
+                await self.load()
             self._check()
 
     async def _load(self) -> int:

@@ -1,12 +1,15 @@
 """Whether an agent that answers pings also does its work: no unbroken row of calls that it made go wrong.
 
 Only what a restart may cure counts: a handler that raised, or one that did not end in time while the event
-loop itself was on time. A call that was refused, that failed because another agent did, or whose caller asked
-for nonsense says nothing about this process. One good answer ends the row.
+loop itself was on time. A call that was refused, that waited for another agent or for the store, or whose
+caller asked for nonsense says nothing about this process. One good answer ends the row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 ROW: Final = 5
@@ -17,6 +20,33 @@ LATE_LOOP_S: Final = 0.05
 """A deadline that was noticed so much too late says that the process got no CPU, not that it is slow."""
 LEAST_TIME_S: Final = 0.1
 """A call that was given less time than this may run out of it without a fault of the agent."""
+
+
+class Waiting:
+    """How many answers from elsewhere a call waits for: of other agents, of the store of its state."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+call_waiting: ContextVar[Waiting | None] = ContextVar("call_waiting", default=None)
+"""Of the call being handled; None outside of a call."""
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """What is waited for inside is not this process's doing."""
+    waiting = call_waiting.get()
+    if waiting is None:
+        yield
+        return
+    waiting.count += 1
+    try:
+        yield
+    finally:
+        waiting.count -= 1
 
 
 class Wellness:
@@ -40,7 +70,7 @@ class Wellness:
         self._last_s = now_s
 
     def late(self, now_s: float, due_s: float, given_s: float, *, elsewhere: bool) -> None:
-        """A call did not end in time. `elsewhere`: it was waiting for another agent."""
+        """A call did not end in time. `elsewhere`: it was waiting for what this process has no hand in."""
         if not elsewhere and given_s >= LEAST_TIME_S and now_s - due_s < LATE_LOOP_S:
             self.bad(now_s)
 

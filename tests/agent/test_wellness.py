@@ -15,7 +15,7 @@ from services.agent.connection import Scratch
 from services.agent.errors import CallError
 from services.agent.sdk import Agent, method
 from services.agent.server import AgentServer
-from services.agent.wellness import FORGOTTEN_S, LATE_LOOP_S, LEAST_TIME_S, ROW, Wellness
+from services.agent.wellness import FORGOTTEN_S, LATE_LOOP_S, LEAST_TIME_S, ROW, Wellness, elsewhere
 from services.agent.wire import NIL, pack, unpack
 from tests.agent.kit import run_folder, spec
 
@@ -83,6 +83,9 @@ class Fragile(Agent):
                 await asyncio.sleep(60)
             case "asks":
                 await self.call("other", "work", None)
+            case "stores":
+                with elsewhere():
+                    await asyncio.sleep(60)
         return how
 
 
@@ -109,7 +112,8 @@ async def ask(channel: Channel, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "claims"), [("raises", "failing"), ("sleeps", "failing"), ("asks", "up"), ("well", "up")]
+    ("how", "claims"),
+    [("raises", "failing"), ("sleeps", "failing"), ("asks", "up"), ("stores", "up"), ("well", "up")],
 )
 async def test_what_a_ping_says_after_a_row_of_calls(how: str, claims: str) -> None:
     with run_folder() as run:

@@ -25,10 +25,12 @@ READY_TIMEOUT_S = 5.0
 EFFECT_TIMEOUT_S = 1.0
 SETTLE_S = 0.05
 BODIES = {
-    "ask": msgspec.Raw(b'{"text":"are you there?","depth":0}'),
     "recall": msgspec.Raw(b'{"key":"probe"}'),
+    "ask": msgspec.Raw(b'{"text":"are you there?","depth":0}'),
     "_ping": msgspec.Raw(b"{}"),
 }
+"""Reads first: only an owner that has loaded its state answers them. What writes (`ask`) goes through etcd
+where failover is on, and a hundred calls a second on one agent would measure that agent's queue."""
 
 
 class Faults:
