@@ -2,7 +2,7 @@
 
 `python -m benchmarks.peers.vip_server HOST PEER PORT`. keepalived moves an address and keeps no data, so
 this is as much as a small service of its kind does by itself: a write is acknowledged when the peer has it
-too, or when the peer does not answer. It takes what the peer has when it starts.
+too, or when the peer does not answer; then the peer gets it later. It takes what the peer has when it starts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import json
 import sys
 
-PEER_S = 0.05
+PEER_S = 0.1
 RETRY_S = 0.5
 CATCH_UP_S, CATCH_UP_TRIES = 1.0, 5
 
@@ -24,6 +24,7 @@ class Replica:
         self._host, self._peer, self._port = host, peer, port
         self._sets: dict[str, set[int]] = {}
         self._link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._uncopied: list[tuple[str, int]] = []
         self._lock = asyncio.Lock()
         self._not_before = 0.0
 
@@ -55,30 +56,38 @@ class Replica:
     async def _answer(self, question: dict[str, object]) -> dict[str, object]:
         if "all" in question:
             return {"all": {client: sorted(numbers) for client, numbers in self._sets.items()}}
+        if "copies" in question:
+            copies = question["copies"]
+            assert isinstance(copies, list)
+            for client, n in copies:
+                self._sets.setdefault(client, set()).add(n)
+            return {"copied": len(copies)}
         client = str(question["client"])
         mine = self._sets.setdefault(client, set())
-        n = question.get("copy", question.get("add"))
-        if n is None:
+        if "add" not in question:
             return {"kept": sorted(mine)}
+        n = question["add"]
         assert isinstance(n, int)
         mine.add(n)
-        if "add" in question:
-            await self._copy({"client": client, "copy": n})
+        self._uncopied.append((client, n))
+        await self._copy()
         return {"server": self._host}
 
-    async def _copy(self, question: dict[str, object]) -> None:
-        """Gives the peer a number, as far as it answers."""
+    async def _copy(self) -> None:
+        """Gives the peer what it has not confirmed yet, as far as it answers."""
         loop = asyncio.get_running_loop()
         async with self._lock:
-            if self._link is None and loop.time() < self._not_before:
+            if not self._uncopied or (self._link is None and loop.time() < self._not_before):
                 return
+            copies = list(self._uncopied)
             try:
                 async with asyncio.timeout(PEER_S):
                     if self._link is None:
                         self._link = await asyncio.open_connection(self._peer, self._port)
                     reader, writer = self._link
-                    writer.write(json.dumps(question).encode() + b"\n")
+                    writer.write(json.dumps({"copies": copies}).encode() + b"\n")
                     if await reader.readline():
+                        del self._uncopied[: len(copies)]
                         return
             except OSError:  # gone, or too slow
                 pass

@@ -71,6 +71,25 @@ async def test_a_replica_has_what_the_other_acknowledged_and_catches_up_when_it_
         await second.drop()
 
 
+async def test_a_replica_gets_later_what_was_acknowledged_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vip_server, "PEER_S", 10.0)
+    monkeypatch.setattr(vip_server, "RETRY_S", 0.0)
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        first, second = Replica("one", "127.0.0.2", port), Replica("two", "127.0.0.1", port)
+        await stack.enter_async_context(await asyncio.start_server(first.serve, "127.0.0.1", port))
+        one, two = (
+            open_register("vip", {"address": address, "port": str(port)})
+            for address in ("127.0.0.1", "127.0.0.2")
+        )
+        assert await one.add("a", 1) == "one"
+        await stack.enter_async_context(await asyncio.start_server(second.serve, "127.0.0.2", port))
+        assert await one.add("a", 2) == "one"
+        assert await two.kept("a") == {1, 2}
+        await one.drop()
+        await two.drop()
+
+
 def test_settings_name_hosts_by_address() -> None:
     assert hosts_of({"hosts": "10.0.0.1=mainpc,10.0.0.2=pc2"}) == {"10.0.0.1": "mainpc", "10.0.0.2": "pc2"}
     with pytest.raises(ValueError, match="no register"):
