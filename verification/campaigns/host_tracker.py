@@ -20,6 +20,7 @@ GOOD_CALLS = 3
 @dataclass
 class _Agent:
     streak: int = 0
+    sound: bool = False
 
 
 @dataclass
@@ -62,7 +63,7 @@ class HostTracker:
         """The fault took effect at that instant at the latest: what began before does not count."""
         self._victim, self._effect_ns = victim, effect_ns
         for agent in self._agents.values():
-            agent.streak = 0
+            agent.streak, agent.sound = 0, False
         for register in self._registers.values():
             register.owed = max(register.acknowledged, register.read)
             register.read = -1
@@ -101,6 +102,7 @@ class HostTracker:
             agent = self._agents.get(key)
             if agent is not None and counts:
                 agent.streak = agent.streak + 1 if good else 0
+                agent.sound = agent.sound or agent.streak >= GOOD_CALLS
             return
         register = self._registers.setdefault(key, _Register())
         if record.f == "write" and good and value is not None:
@@ -111,15 +113,19 @@ class HostTracker:
 
     def _look(self, time_ns: int) -> None:
         picture = self._picture
-        if picture is None or any(agent.streak < GOOD_CALLS for agent in self._agents.values()):
+        if picture is None:
             return
         if picture.unserved or sum(picture.serving.values()) < self._wanted:
             return
         if self._effect_ns is None:
+            if any(agent.streak < GOOD_CALLS for agent in self._agents.values()):
+                return
             if sum(one.read >= 0 for one in self._registers.values()) >= self._read_registers:
                 self.ready.set()
             return
         if picture.serving.get(self._victim or "", 0) or self.done.is_set():
+            return
+        if not all(agent.sound for agent in self._agents.values()):
             return
         if all(one.read >= one.owed for one in self._registers.values()):
             self._end_ns = time_ns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 
 import msgspec
 
@@ -22,6 +23,8 @@ from verification.links import EVERY, LinkError
 from verification.plan import HostTrial
 
 SETTLE_LIMIT_S = 60.0
+USUAL_LIMIT_S = 15.0
+"""So long the usual number of instances is waited for; then those at home have to do."""
 READY_LIMIT_S = 15.0
 POLL_S = 0.1
 LINGER_S = 0.05
@@ -43,6 +46,7 @@ class HostTrials:
         self._waiting = [trial for trial in bench.plan.host_faults if not trial.reserve]
         self._reserve = [trial for trial in bench.plan.host_faults if trial.reserve]
         self._names = tuple(agent.name for agent in bench.plan.agents if agent.standby is not None)
+        self._homed = dict(Counter(agent.home for agent in bench.plan.agents if agent.faults))
         self._serving: dict[str, int] = {}
         self._done = self._void = self._late = 0
         self._slowest_ms: dict[str, float] = {}
@@ -203,7 +207,9 @@ class HostTrials:
         begin = loop.time()
         waited: str | None = None
         while True:
-            lacks = await self._lacks()
+            # What stood by for an agent that has gone home since is not usual any more.
+            patient = loop.time() < begin + USUAL_LIMIT_S
+            lacks = await self._lacks(None if patient else self._homed)
             if lacks is None or loop.time() >= begin + SETTLE_LIMIT_S:
                 if waited is not None:
                     self._bench.note("settled", after_s=f"{loop.time() - begin:.1f}", waited_for=waited)
@@ -211,9 +217,9 @@ class HostTrials:
             waited = lacks
             await asyncio.sleep(POLL_S)
 
-    async def _lacks(self) -> str | None:
+    async def _lacks(self, least: dict[str, int] | None) -> str | None:
         """What is not back yet, None: nothing."""
-        lacks = await self._view.whole()
+        lacks = await self._view.whole(least)
         if lacks is not None:
             return lacks
         well = await asyncio.gather(*(self._view.member_well(host) for host in self._bench.members))

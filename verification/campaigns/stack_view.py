@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -112,16 +113,19 @@ class StackView:
         found = await self.instances(self.workers[0])
         self.usual = {host: found[host] for host in self.workers}
 
-    async def whole(self) -> str | None:
-        """None when every worker sees every worker's instances and every member is well; else what lacks."""
+    async def whole(self, least: Mapping[str, int] | None = None) -> str | None:
+        """None when every worker sees the usual instances on every worker, or `least`; else what lacks."""
+        wanted = self.usual if least is None else least
         for host in self.workers:
             try:
                 found = await self.instances(host)
             except AskError as error:
                 return f"{host}: {error}"
             for other in self.workers:
-                if found[other] < self.usual.get(other, 0):
-                    return f"{host} sees {found[other]} of {self.usual[other]} instances on {other}"
+                if found[other] < wanted.get(other, 0):
+                    return f"{host} sees {found[other]} of {wanted[other]} instances on {other}"
+            if least is not None:
+                self.usual = {other: min(found[other], self.usual.get(other, 0)) for other in self.workers}
         return None
 
     async def _json(self, host: str, path: str, kind: type[T]) -> T:
