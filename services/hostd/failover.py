@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from services.agent import fence, pidfile
+from services.control.domains import Unit
 from services.control.holdings import OwnershipPolicy
 from services.hostd.agents import Supervisor
 from services.hostd.config import HostConfig
@@ -118,7 +119,10 @@ class Failover:
 
     def keep_house(self) -> None:
         """Now and then."""
-        self.household.keep_house(self._definitions.effective())
+        definitions = self._definitions.effective()
+        agents = definitions.values()
+        self.ownership.stand_by({Unit(s.home, s.name): s.standby for s in agents if s.standby is not None})
+        self.household.keep_house(definitions)
         self.orders.keep_house()
         if self._config.failover.watchdog and (self._watchdog is None or self._watchdog.poll() is not None):
             self._start_watchdog()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from services.control.holdings import (
     Publish,
     ReadAll,
     Release,
+    StandBys,
     Transact,
     WriteFence,
     begin,
@@ -257,6 +258,11 @@ class HostOwnership:
     def release(self, unit: Unit, target: str) -> None:
         """Hand a unit that this host serves over to another one, without an error for callers."""
         self.feed(Release(unit, target))
+
+    def stand_by(self, standbys: Mapping[Unit, str]) -> None:
+        """Who stands by for which agents, by the definitions. Matters where several hosts may follow one."""
+        if standbys != self.state.standbys:
+            self.feed(StandBys(standbys))
 
     def stand_back(self, yes: bool) -> None:
         """While this is so, nobody's units are taken over: this host could not run their agents."""
