@@ -212,6 +212,21 @@ async def test_past_the_deadline_the_fence_is_down_before_anything_else_happens(
     ticking.cancel()
 
 
+async def test_who_stands_by_is_told_to_the_core_when_it_changes() -> None:
+    etcd, clock = MemoryEtcd(), [1_000 * MS]
+    node = Node(etcd, "h1", clock)
+    running = asyncio.create_task(node.shell.run())
+    ticking = asyncio.create_task(_tick(clock))
+    wanted = {Unit("h2", "a"): "h1"}
+    node.shell.stand_by(wanted)
+    await node.diary.until(lambda: promoted(node, Unit("h1")))
+    assert node.shell.state.standbys == wanted
+    node.shell.stand_by(dict(wanted))
+    assert not node.shell._events, "nothing has changed"
+    running.cancel()
+    ticking.cancel()
+
+
 async def test_a_host_that_stands_back_follows_nobody_until_told_otherwise() -> None:
     shell = Node(MemoryEtcd(), "h1", [1_000 * MS]).shell
     before = shell.state
