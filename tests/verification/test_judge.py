@@ -243,3 +243,54 @@ def test_the_plots_have_their_data():
     samples = next(one for one in found if one.criterion == "RL-3.detect")
     assert samples.values == (25.0,) * 59
     assert series_of(PLAN, History.of_records([]), {}).series == ()
+
+
+def test_each_pass_says_whether_it_stands_among_all_claims():
+    found = results(faults(69) + LOAD)
+    told = found["RL-3.detect"].facts["together"]
+    assert "among all 5 claims of the run" in told or "among all" in told
+    assert "stand" in told
+    assert "together" not in found["RL-3.hang"].facts
+
+
+def test_where_a_run_left_its_plan_is_listed():
+    judged = judge(PLAN, History.of_records(faults(40) + LOAD)).verdicts
+    told = {one.what: one for one in judged.deviations}
+    one = told["RL-3.detect: 40 of 69 planned trials count"]
+    assert (one.why, one.effect) == ("the others were not run", "the verdict is inconclusive")
+    assert not any("reserve" in what for what in told)
+    late = judge(PLAN, History.of_records(faults(80) + LOAD)).verdicts
+    assert any("11 trials of the reserve were run" in one.what for one in late.deviations)
+
+
+def test_a_drift_is_told_beside_the_verdict():
+    slower = [
+        line
+        for number in range(69)
+        for line in Fault(number=number, left_ms=(20.0 + number, 25.0 + number)).records()
+    ]
+    found = results(slower + LOAD)["RL-3.detect"]
+    assert found.verdict is Verdict.PASS
+    assert any("drift over the run" in note for note in found.notes)
+    history = History.of_records(slower + LOAD)
+    series = series_of(PLAN, history, judge(PLAN, history).observations).series
+    tests = next(one for one in series if one.criterion == "RL-3.detect").run_order
+    assert [test.drifts for test in tests] == [True, True]
+    assert results(faults(69) + LOAD)["RL-3.detect"].notes == ()
+
+
+def test_a_projection_stands_apart_from_measurements():
+    both = faults(69) + faults(69, fault="hang", agent="agent-1")
+    judged = judge(PLAN, History.of_records(both + LOAD)).verdicts
+    found = {result.id: result for result in judged.criteria}
+    assert found["RL-1.projected"].evidence is Evidence.ACCELERATED
+    assert "not observed" in found["RL-1.projected"].reason or "no outage" in found["RL-1.projected"].reason
+    assert found["RL-1"].verdict is Verdict.NOT_MEASURED
+    assert {one.criterion for one in judged.projections} <= {"RL-1.projected"}
+
+
+def test_every_result_says_what_to_do_and_for_how_long_it_counts():
+    for result in results(faults(69) + LOAD).values():
+        assert result.fresh_for_days, result.id
+    assert results([])["RL-3.detect"].reproduce
+    assert results([])["RL-3.detect"].panel

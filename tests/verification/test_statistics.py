@@ -114,3 +114,55 @@ def test_shares_outside_of_their_range_are_refused(share):
         statistics.required_trials(share, 0.95)
     with pytest.raises(ValueError, match="between 0 and 1"):
         statistics.share_upper(10, 1, share)
+
+
+def test_holm_is_that_of_the_textbook():
+    # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert statistics.holm([]) == ()
+    assert statistics.holm([0.9, 0.8]) == (1.0, 1.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_one_claim_and_bonferroni(errors):
+    for error, adjusted in zip(errors, statistics.holm(errors), strict=True):
+        assert error <= adjusted <= min(1.0, error * len(errors)) + 1e-12
+
+
+def test_the_bound_of_a_mean_allows_for_a_long_tail():
+    import numpy as np
+
+    chance = np.random.default_rng(1)
+    below = 0
+    for _ in range(1500):
+        values = np.exp(chance.standard_normal(300) - 0.5)
+        below += statistics.mean_bounds(values.tolist(), 0.95)[1] < 1.0
+    assert below / 1500 < 0.085  # Student's t alone: 0.093; five per cent only from a thousand values on
+
+
+@given(n=st.integers(1, 120), data=st.data())
+def test_the_lower_bound_of_a_quantile_is_where_the_binomial_says(n, data):
+    coverage = data.draw(st.sampled_from([0.5, 0.9, 0.95]))
+    bound = statistics.quantile_lower(list(range(1, n + 1)), coverage, 0.95)
+    ranks = [r for r in range(1, n + 1) if 1.0 - naive_at_most(n, r - 1, coverage) >= 0.95]
+    assert bound == (max(ranks) if ranks else None)
+
+
+def test_drift_is_found_and_order_alone_is_none():
+    import numpy as np
+
+    chance = np.random.default_rng(2)
+    rising = (np.linspace(1, 2, 100) + 0.1 * chance.standard_normal(100)).tolist()
+    found = {test.test: test for test in statistics.drift([rising])}
+    assert all(test.error < 1e-6 and test.rising for test in found.values())
+    assert all(not test.rising for test in statistics.drift([rising[::-1]]))
+    hump = [*[1.0 + 0.01 * i for i in range(50)], *[1.5 - 0.01 * i for i in range(50)]]
+    tests = {test.test: test.error for test in statistics.drift([hump])}
+    assert tests["Mann-Kendall"] > 0.05 > 1e-6 > tests["blocks (Kruskal-Wallis)"]
+    shuffled = chance.permutation(rising).tolist()
+    assert all(test.error > 0.001 for test in statistics.drift([shuffled]))
+    # Two blocks that differ are no drift, and neither is what does not vary.
+    assert all(test.error > 0.5 for test in statistics.drift([[1.0, 1.1] * 20, [9.0, 9.1] * 20]))
+    assert statistics.drift([[1.0] * 100]) == ()
+    assert statistics.drift([[1.0, 2.0] * 5]) == ()
+    assert statistics.drift([[*rising[:50], *[math.inf] * 50]])[0].rising
