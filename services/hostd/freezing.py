@@ -38,14 +38,14 @@ class Freezer:
             self._frozen[runner.name] = process
 
     def go_on(self, runner: AgentRunner) -> None:
-        """This host serves it again, at the same epoch as before."""
-        self._let_go(runner, signal.SIGCONT)
+        """This host serves it again, at the same epoch as before; or it never served. The watchdog may have
+        stopped it as well."""
+        self._frozen.pop(runner.name, None)
+        if runner.process is not None:
+            runner.process.signal(signal.SIGCONT)
 
     def end(self, runner: AgentRunner) -> None:
         """Another host serves it."""
-        self._let_go(runner, signal.SIGKILL)
-
-    def _let_go(self, runner: AgentRunner, number: signal.Signals) -> None:
         process = self._frozen.pop(runner.name, None)
         if process is not None and process is runner.process:
-            process.signal(number)
+            process.signal(signal.SIGKILL)

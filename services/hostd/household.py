@@ -206,8 +206,12 @@ class AgentHousehold:
         self._events.add("fenced", detail=names or "nothing was served")
         self._programs.end_all()
         for runner in self._supervisor.runners.values():
-            if runner.spec.command is None and runner.name in self._recovered and runner.process is not None:
+            if runner.spec.command is not None or runner.process is None:
+                continue
+            if runner.name in self._recovered:
                 self._spawn(self._freezer.freeze_unless_fenced(runner))
+            else:
+                self._freezer.go_on(runner)  # a standby that the watchdog has stopped with the others
         self.learned()
 
     # What else happens.

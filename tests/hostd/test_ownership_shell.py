@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,7 @@ from services.control.lease import LeasePolicy
 from services.control.stances import Do
 from services.hostd.ownership import HostOwnership, _ranks
 from services.hostd.state import StateDoor
-from services.hostd.watchdog import overdue_ns
+from services.hostd.watchdog import KILL_AFTER_NS, Watch, overdue_ns
 from services.registry.domains import NotPerformed, Performed, StoredState, decode_domain, encode_domain
 from services.registry.etcd_types import EtcdIndeterminate, EtcdUnavailable
 from services.registry.store import RecordError
@@ -337,3 +338,45 @@ async def test_a_state_write_is_performed_at_its_epoch_or_refused(
 )
 def test_when_the_watchdog_acts(allowance: Allowance, now_ns: int, late_ns: int | None) -> None:
     assert overdue_ns(allowance, now_ns, 50) == late_ns
+
+
+SERVING = Allowance(deadline_ns=1_000 * MS, serving={"h": 4})
+
+
+@pytest.mark.parametrize(
+    ("what", "then", "after_ms", "told"),
+    [
+        ("hostd was late and serves on", Allowance(deadline_ns=2_000 * MS, serving={"h": 4}), 20, "CONT"),
+        ("hostd fences itself", Allowance(), 20, ""),
+        ("hostd stays silent", SERVING, KILL_AFTER_NS // MS, "KILL"),
+        ("another life has claimed", Allowance(deadline_ns=2_000 * MS, serving={"h": 5}), 20, "KILL"),
+        ("a unit is gone", Allowance(deadline_ns=2_000 * MS, serving={"h": 4, "h/a": 5}), 20, "KILL"),
+        (
+            "an agent is withheld",
+            Allowance(deadline_ns=2_000 * MS, serving={"h": 4}, withheld=frozenset({"h/a"})),
+            20,
+            "KILL",
+        ),
+    ],
+)
+def test_what_becomes_of_agents_that_the_watchdog_stopped(
+    what: str, then: Allowance, after_ms: int, told: str
+) -> None:
+    signals: list[str] = []
+
+    def tell(number: signal.Signals) -> tuple[str, ...]:
+        signals.append(number.name.removeprefix("SIG"))
+        return ("a",)
+
+    watch = Watch(tell, 50 * MS)
+    watch.look(SERVING, 1_049 * MS)
+    assert signals == []
+    watch.look(SERVING, 1_050 * MS)
+    assert signals == ["STOP"]
+    watch.look(SERVING, 1_060 * MS)
+    assert signals == ["STOP"]
+    watch.look(then, (1_050 + after_ms) * MS)
+    assert signals == ["STOP", *([told] if told else [])]
+    if then == SERVING:
+        watch.look(then, (1_100 + after_ms) * MS)
+        assert signals == ["STOP", "KILL"], "once"
