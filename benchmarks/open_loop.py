@@ -26,7 +26,7 @@ from benchmarks.open_loop_agent import LOCAL, NAME, TASKS, bench_host
 from loadtests.outcome import HostOutcome, Outcome
 
 RATE, RATE_S = 2000, 10
-STALL_RATE, STALL_RUN_S, STALL_S, CONNECTIONS = 200, 8, 1.0, 20
+STALL_RATE, STALL_RUN_S, STALL_AFTER_S, STALL_S, CONNECTIONS = 200, 8, 2.0, 1.0, 20
 ROUNDS, ROUND_S, ROUND_RATE = 12, 2.0, 100
 LIMIT_S = 120
 
@@ -73,21 +73,21 @@ def _stall(host: Fleet) -> Sequence[Figure]:
     with (
         _locust(host, "ours", ours, STALL_RUN_S) as (open_process, open_history),
         _locust(host, "closed", closed, STALL_RUN_S) as (closed_process, closed_history),
-        subprocess.Popen(wrk2, cwd=ROOT, stdout=subprocess.PIPE) as reference,
     ):
         _await_begin(open_history, closed_history)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            reference.wait(2)  # all three are at work
+        reference = subprocess.Popen(wrk2, cwd=ROOT, stdout=subprocess.PIPE)
+        assert reference.stdout is not None
+        reference.stdout.readline()
+        time.sleep(STALL_AFTER_S)  # all three are at work
         os.kill(host.pids[NAME], signal.SIGSTOP)
         try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                reference.wait(STALL_S)
+            time.sleep(STALL_S)
         finally:
             os.kill(host.pids[NAME], signal.SIGCONT)
         told = reference.communicate(timeout=LIMIT_S)[0].decode().split()
         mine = _outcome(open_history, open_process.communicate(timeout=LIMIT_S)[1])
         hiding = _outcome(closed_history, closed_process.communicate(timeout=LIMIT_S)[1])
-    theirs = [int(ns) / 1e6 for ns in told if ns != "ready"]
+    theirs = [int(ns) / 1e6 for ns in told]
     kind, hidden = mine.kinds["load-call"].latency, hiding.kinds["load-call"].latency
     figures = []
     for share in (0.5, 0.9, 0.99):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.socket import wait_read
 from locust import User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -252,7 +253,11 @@ def _here() -> Place:
 
 def _end_with_input(environment: Environment) -> None:
     """A harness that was killed must not leave a load behind."""
-    gevent.get_hub().threadpool.spawn(sys.stdin.buffer.read).get()
+    descriptor = sys.stdin.fileno()  # no thread reads it: one that still does cannot be ended
+    while True:
+        wait_read(descriptor)
+        if not os.read(descriptor, 1 << 16):
+            break
     if environment.runner is not None:
         environment.runner.quit()
 

@@ -9,6 +9,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,14 @@ class FakeHost:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    def ended_after(self, process: subprocess.Popen[bytes], history: Path, seconds: int) -> str:
+        """Ends Locust when its history has so many seconds; what it said on standard error."""
+        while not history.exists() or history.read_bytes().count(b'"ok","f":"load-second"') < seconds:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.05)
+        process.terminate()
+        return process.communicate(timeout=100)[1].decode()
 
     def stall(self, seconds: float) -> None:
         """No answer for so long."""

@@ -18,7 +18,7 @@ STALL_S = 1.0
 def begin(host: FakeHost, name: str, workload: str, *more: str) -> subprocess.Popen[bytes]:
     (host.run / f"{name}.yaml").write_text(workload)
     return host.locust(
-        *("--headless", "-t", "5s", "--workload", str(host.run / f"{name}.yaml")),
+        *("--headless", "--workload", str(host.run / f"{name}.yaml")),
         *("--history", str(host.run / f"{name}.jsonl"), "--raw", "none", *more),
     )
 
@@ -40,7 +40,10 @@ def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(tmp_path, via):
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(0.02)
         host.stall(STALL_S)
-        told = {name: process.communicate(timeout=100)[1].decode() for name, process in running.items()}
+        told = {
+            name: host.ended_after(process, host.run / f"{name}.jsonl", 4)
+            for name, process in running.items()
+        }
     f = {"sdk": "load-call", "http": "load-http-call"}[via]
     kinds = {name: outcome(host, name).hosts["mainpc"].kinds[f] for name in running}
     assert running["open"].returncode == 0, told["open"]
@@ -62,7 +65,7 @@ def test_a_load_below_its_planned_arrivals_is_void(tmp_path):
     with fake_host(tmp_path, local="127.83.12.33") as host:
         host.gate.clear()  # nobody answers: two users wait until the end
         process = begin(host, "open", OPEN.replace("users: 20", "users: 2"), "-s", "1")
-        told = process.communicate(timeout=100)[1].decode()
+        told = host.ended_after(process, host.run / "open.jsonl", 2)
     assert process.returncode == 2, told
     assert "VOID: the load on mainpc reached 0" in told
     assert "(95% are needed)" in told
