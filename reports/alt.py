@@ -36,7 +36,7 @@ def of_run_order(samples: Samples) -> str:
         found = "values drift over the run" if test.drifts else "no drift found"
         figure = "< 0.001" if test.p_value < 0.001 else f"= {figures.number(test.p_value, 2)}"
         limit = figures.number(test.alpha, 2)
-        told.append(f"{test.test}: {found} (p {figure}, limit {limit}).")
+        told.append(f"{test.test[:1].upper()}{test.test[1:]}: {found} (p {figure}, limit {limit}).")
         if test.detail:
             told.append(test.detail[:1].upper() + test.detail[1:].rstrip(".") + ".")
     return " ".join(told)
