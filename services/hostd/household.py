@@ -9,13 +9,10 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
 
-import msgspec
-
 from infra.topology import AgentSpec
-from services.agent.errors import CallError
 from services.agent.fence import Allowance, FenceError, FenceWriter
-from services.agent.standing import Promote, StandingAnswer
-from services.agent.wire import NIL, pack, unpack_as
+from services.agent.standing import StandingAnswer
+from services.agent.wire import NIL
 from services.control import recovery as recover
 from services.control.agent import Phase
 from services.control.domains import Unit
@@ -27,18 +24,16 @@ from services.hostd.agents import Supervisor
 from services.hostd.config import HostConfig
 from services.hostd.events import EventLog
 from services.hostd.freezing import Freezer
-from services.hostd.health import SdkCheck
 from services.hostd.ownership import HostOwnership
 from services.hostd.programs import Programs
+from services.hostd.promotion import Promotions
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View
 from services.registry.etcd_types import EtcdError
-from services.registry.model import InstanceState, Role
+from services.registry.model import Role
 from services.registry.store import RecordError
 
 ORDER_LIMIT_S = 1.0
-PROMOTIONS_AT_ONCE = 8
-"""Each loads its state from etcd: many at once would all be late."""
 SECOND_TRY_S = 1.0
 STAYS_LIMIT_S = 1.0
 GRACE_SHARE = 0.5
@@ -80,7 +75,6 @@ class AgentHousehold:
         self._events = events
         self._now_ns = now_ns
         self._changed = changed
-        self._policy = policy or recover.RecoveryPolicy()
         self._failback_policy = FailBackPolicy(hold_down_ns=config.failover.hold_down_ms * 1_000_000)
         self._recovered: dict[str, tuple[int, int]] = {}  # agent -> (incarnation, epoch)
         self._recovering: dict[str, tuple[int, int, asyncio.Task[None]]] = {}
@@ -97,7 +91,12 @@ class AgentHousehold:
             learned=self.learned,
         )
         self._freezer = Freezer(events, self._ask_standing, self._may_act)
-        self._promotions = asyncio.Semaphore(PROMOTIONS_AT_ONCE)
+        self._promotions = Promotions(
+            view,
+            now_ns=now_ns,
+            acting_epoch=lambda spec: self.ownership.acting_epoch(spec.home, spec.name),
+            policy=policy or recover.RecoveryPolicy(),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -345,7 +344,7 @@ class AgentHousehold:
         unit = self.ownership.state.unit_of(runner.spec.home, name)
         since = self._since.get(unit, self._since.get(Unit(unit.home), 0))
         try:
-            while not await self._attempts(runner, epoch, since):
+            while not await self._promotions.attempt(runner, epoch, since):
                 self._events.add(
                     "not-recovered", agent=name, incarnation=incarnation, detail=f"epoch {epoch}"
                 )
@@ -357,69 +356,6 @@ class AgentHousehold:
         finally:
             if self._recovering.get(name, (0, 0))[:2] == (incarnation, epoch):
                 del self._recovering[name]
-
-    async def _attempts(self, runner: AgentRunner, epoch: int, since: int) -> bool:
-        policy = self._policy
-        state = recover.begin(runner.name, epoch, since, self._now_ns(), policy)
-        report: recover.Report | None = await self._dependencies(runner.spec)
-        async with self._promotions:
-            return await self._promote(runner, state, report)
-
-    async def _promote(
-        self, runner: AgentRunner, state: recover.Recovery, report: recover.Report | None
-    ) -> bool:
-        policy, epoch = self._policy, state.epoch
-        while True:
-            state, dos = recover.recovery_step(state, report, self._now_ns(), policy)
-            if state.stage is recover.Stage.RECOVERED:
-                return True
-            if state.stage not in recover.UNDER_WAY:
-                return False
-            if recover.Do.PROMOTE in dos:
-                answer = await self._order(runner, "_promote", pack(Promote(epoch)), policy.promote_ns / 1e9)
-                failed = answer is None or answer.epoch != epoch
-                report = recover.Report.FAILED if failed else recover.Report.PROMOTED
-            elif recover.Do.CHECK in dos:
-                answer = await self._order(runner, "_standing", NIL, policy.check_ns / 1e9)
-                checked = (
-                    recover.Checked(0, False, 0)
-                    if answer is None
-                    else recover.Checked(answer.epoch, answer.acting, answer.revision)
-                )
-                report = recover.judge(state, checked)
-            else:
-                report = recover.Report.FAILED
-
-    async def _dependencies(self, spec: AgentSpec) -> recover.Report:
-        def served() -> bool:
-            return all(
-                any(i.state is InstanceState.UP and i.role is Role.PRIMARY for i in self._view.of(name))
-                for name in spec.depends_on
-            )
-
-        try:
-            await self._view.wait_for(served, self._policy.wait_ns / 1e9)
-        except TimeoutError:
-            return recover.Report.FAILED
-        return recover.Report.READY
-
-    async def _order(
-        self, runner: AgentRunner, method: str, body: msgspec.Raw, timeout_s: float
-    ) -> StandingAnswer | None:
-        """An agent's answer to an order; None when there is none. A program knows no orders: it is up."""
-        if runner.spec.command is not None:
-            epoch = self.ownership.acting_epoch(runner.spec.home, runner.name) or 0
-            up = runner.state.phase is Phase.UP
-            return StandingAnswer(epoch, up, 1 << 62) if up else None
-        link = runner.check.link if isinstance(runner.check, SdkCheck) else None
-        if link is None:
-            return None
-        try:
-            raw = await link.request(runner.name, method, body, timeout_s=timeout_s)
-            return unpack_as(raw, StandingAnswer)
-        except CallError as error:
-            log.warning("%s: %s: %s", runner.name, method, error)
-            return None
 
     # Handing over, stopping.
 
@@ -436,7 +372,7 @@ class AgentHousehold:
                 self._spawn(self._tell_one(runner, method))
 
     async def _tell_one(self, runner: AgentRunner, method: str) -> None:
-        await self._order(runner, method, NIL, ORDER_LIMIT_S)
+        await self._promotions.order(runner, method, NIL, ORDER_LIMIT_S)
 
     async def _quiesce(self, unit: Unit) -> None:
         limit_s = self._config.failover.quiesce_ms / 1000
@@ -445,9 +381,8 @@ class AgentHousehold:
             if not runner.state.living:
                 return True  # what has no process has nothing in flight
             if runner.spec.command is None:
-                return (
-                    await self._order(runner, "_quiesce", NIL, limit_s) is not None or not runner.state.living
-                )
+                answer = await self._promotions.order(runner, "_quiesce", NIL, limit_s)
+                return answer is not None or not runner.state.living
             try:  # a program does not belong here any more, so that it is being stopped
                 await runner.wait_for(lambda state: state.phase is Phase.DOWN, limit_s)
             except TimeoutError:
@@ -461,7 +396,8 @@ class AgentHousehold:
         return self.ownership.held()
 
     async def _ask_standing(self, runner: AgentRunner) -> StandingAnswer | None:
-        return await self._order(runner, "_standing", NIL, self._config.lease.margin_ms / 1000 * GRACE_SHARE)
+        limit_s = self._config.lease.margin_ms / 1000 * GRACE_SHARE
+        return await self._promotions.order(runner, "_standing", NIL, limit_s)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -64,7 +64,8 @@ def linked() -> Iterator[MiniStack]:
     """Two hosts with ownership and gateways; what is away goes home after 0.3 s."""
     if etcd_path() is None:
         pytest.skip("no etcd here; `make setup` brings it")
-    more = {"ownership": True, "failover": {"hold_down_ms": 300}}
+    # A lease so long that no host looks lost, however slow this machine is.
+    more = {"ownership": True, "failover": {"hold_down_ms": 300}, "lease": {"lease_ms": 60_000}}
     with MiniStack(("mainpc", "pc2"), more=more) as stack:
         try:
             stack.start()
