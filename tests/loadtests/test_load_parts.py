@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.histogram import Histogram
 from loadtests.instrument import (
     ClockOffset,
     ClockReading,
@@ -96,6 +97,61 @@ def test_busy_users_hold_up_no_arrival_and_are_not_the_generators_delay():
     assert not any(free for _, _, free in begun[1:])
     assert heard.delays == [(0, 0)]
     assert left == 3
+
+
+class Ticks:
+    """A clock that runs on, a millisecond for each turn of all greenlets."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+    def wait_until(self, instant_ns: int) -> None:
+        while self.now < instant_ns:
+            gevent.sleep(0)
+
+    def run(self, until_ms: int) -> None:
+        while self.now < until_ms * MS:
+            self.now += MS
+            gevent.sleep(0)
+
+
+def test_a_second_without_answers_raises_p99_in_an_open_loop_and_not_in_a_closed_one():
+    """The same in time that is made up: 8 s at 50 a second, no answers from 3 s to 4 s, else 2 ms each."""
+    clock, opened, closed = Ticks(), Histogram(), Histogram()
+
+    def call() -> None:
+        clock.wait_until(clock.now + 2 * MS)
+        if 3000 * MS <= clock.now < 4000 * MS:
+            clock.wait_until(4000 * MS)
+
+    def user_of_the_open_loop() -> None:
+        while (arrival := loop.take()) is not None:
+            call()
+            opened.record(clock.now - arrival.due_ns)
+
+    def user_of_the_closed_loop() -> None:
+        while clock.now < 8000 * MS:
+            asked_ns = clock.now
+            call()
+            closed.record(clock.now - asked_ns)
+            clock.wait_until(clock.now + 38 * MS)
+
+    loop = OpenLoop(((n / 50, CALL) for n in range(400)), 0, Heard(), clock, clock)
+    greenlets = [gevent.spawn(user_of_the_open_loop) for _ in range(20)]
+    greenlets += [gevent.spawn(user_of_the_closed_loop) for _ in range(2)]
+    greenlets.append(gevent.spawn(loop.run))
+    clock.run(until_ms=9000)
+    loop.stop()
+    gevent.joinall(greenlets, timeout=30, raise_error=True)
+    assert (opened.count, closed.count) == (400, pytest.approx(352, abs=10))
+    # 50 of 400 arrivals waited for 0 to 1,000 ms: the share above x ms is (1000 - x) / 8000.
+    assert opened.quantile_ms(0.99) == pytest.approx(920, abs=25)
+    assert opened.quantile_ms(0.9) == pytest.approx(200, abs=25)
+    assert closed.quantile_ms(0.99) < 10
+    assert closed.largest_ms() > 900
 
 
 def plan(per_s: float = 100.0, **more: object) -> LoadPlan:
