@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from verification.checkers import failover
+from verification.checkers import failover, hosts
 from verification.history import History
 from verification.observations import Observation, Observations
 from verification.plan import RunPlan
 
 
 def lengths(plan: RunPlan, history: History) -> Observations:
-    """Seconds from before each fault to the first good answers on all hosts; None: none came in time."""
+    """Seconds from before each fault until callers had good answers again; None: they did not in time."""
+    lost_hosts = [
+        Observation(
+            None if outcome.served_ms is None else outcome.served_ms / 1000.0,
+            block=outcome.fault,
+            label=outcome.id,
+        )
+        for outcome in hosts.outcomes(plan, history)
+        if outcome.void is None
+    ]
     trials = [
         Observation(
             None if outcome.served_ms is None else outcome.served_ms / 1000.0,
@@ -20,6 +29,6 @@ def lengths(plan: RunPlan, history: History) -> Observations:
         if outcome.void is None
     ]
     return Observations(
-        trials=tuple(trials),
+        trials=(*trials, *lost_hosts),
         sources=("history/nemesis.jsonl", *(f"history/probe-{host}.jsonl" for host in plan.hosts)),
     )
