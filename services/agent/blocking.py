@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from services.agent.directory import (
-    HELD_BACK,
+    STILL_HELD_BACK,
     Directory,
     NoView,
     OpenView,
@@ -82,7 +82,7 @@ class BlockingClient:
                 target = self._target(agent, due)
                 return unpack(self._send(target, agent, method, packed, due))
             except CallError as error:
-                if time.monotonic() >= due or error.code not in HELD_BACK:
+                if time.monotonic() >= due or error.code not in STILL_HELD_BACK:
                     raise
                 last = error
         raise last

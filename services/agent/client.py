@@ -13,7 +13,7 @@ import msgspec
 from services.agent.channel import Channel, open_unix
 from services.agent.connection import Scratch
 from services.agent.directory import (
-    HELD_BACK,
+    STILL_HELD_BACK,
     Directory,
     NoView,
     OpenView,
@@ -108,7 +108,7 @@ class Client:
             try:
                 return unpack(await self._once_more(agent, method, packed, due))
             except CallError as error:
-                if loop.time() >= due or error.code not in HELD_BACK:
+                if loop.time() >= due or error.code not in STILL_HELD_BACK:
                     raise
                 last = error
         raise last

@@ -21,6 +21,9 @@ from services.routing.choice import NoInstance, choose
 MAX_REMEMBERED: Final = 4096
 HELD_BACK: Final = frozenset({Code.UNAVAILABLE, Code.DRAINING, Code.FENCED})
 """Definite: nothing was done, and another instance may serve the call."""
+STILL_HELD_BACK: Final = HELD_BACK | {Code.OVERLOADED}
+"""For a call that was held back already: it comes together with all others that were, so that `overloaded`
+only means that it is to wait some more."""
 FIRST_PAUSE_S: Final = 0.01
 LAST_PAUSE_S: Final = 0.1
 

@@ -160,6 +160,30 @@ async def test_what_is_repeated(
         assert len(server.seen) == asked
 
 
+# Where another host may take an agent over, a call waits for as long as it has time.
+HELD_BACK = [
+    (["unavailable", "draining", "unavailable", "answer"], "answer 4", 4),
+    (["draining", "overloaded", "overloaded", "answer"], "answer 4", 4),  # it came back with all the others
+    (["overloaded", "answer"], Code.OVERLOADED, 1),  # nobody held it back
+    (["draining", "handler-error", "answer"], Code.HANDLER_ERROR, 2),
+]
+
+
+@pytest.mark.parametrize(("steps", "expected", "asked"), HELD_BACK)
+async def test_what_is_held_back_where_agents_move(
+    host: Host, steps: list[str], expected: object, asked: int
+) -> None:
+    (host.run / "fence").touch()
+    with script(host, *steps) as server:
+        if isinstance(expected, Code):
+            with pytest.raises(CallError) as caught:
+                await host.call("worker", "add")
+            assert caught.value.code == expected
+        else:
+            assert await host.call("worker", "add") == expected
+        assert len(server.seen) == asked
+
+
 async def test_after_a_deadline_the_next_answer_is_the_right_one(host: Host) -> None:
     with script(host, "silent", "answer") as server:
         with pytest.raises(CallError):
