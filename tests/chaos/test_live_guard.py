@@ -59,14 +59,21 @@ def test_a_harness_that_is_held_still_loses_its_lease(standing: Standing, stage:
     assert leftovers(stage) == ()
 
 
-@pytest.mark.parametrize("word", ["STOP", "KILL"])
-def test_toxiproxy_that_hangs_or_vanishes_holds_up_nobody(
-    standing: Standing, stage: Stage, word: str
+@pytest.mark.parametrize(
+    ("name", "given", "server", "word"),
+    [
+        ("link-latency", LATENCY, "toxiproxy", "STOP"),
+        ("link-latency", LATENCY, "toxiproxy", "KILL"),
+        ("database-errors", {"host": "a"}, "redis", "KILL"),
+    ],
+)
+def test_a_server_that_hangs_or_vanishes_holds_up_nobody(
+    standing: Standing, stage: Stage, name: str, given: dict[str, object], server: str, word: str
 ) -> None:
     with Session.open(standing.environment, fleet=standing.fleet, stage=standing.stage()) as session:
-        active = session.begin(make_fault("link-latency", LATENCY))
+        active = session.begin(make_fault(name, given))
         assert active.effect.holds
-        session.stage.substrate.signal("a", "toxiproxy", word)
+        session.stage.substrate.signal("a", server, word)
         outcome = session.end(active)
     assert outcome.whole, outcome
     assert leftovers(stage) == ()

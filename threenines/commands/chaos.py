@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,20 +60,14 @@ def run(
     Exit status: 0 it took effect and all is as before; 1 something is not as before; 2 it did not take
     effect, so nothing is proved; 3 it could not be run.
     """
-    import signal
-    import threading
-
     from chaos import presentation
     from chaos.parameters import make_fault, parse_duration_s, parse_words
     from chaos.session import Session
-    from infra.environment import load_environment
+    from infra import environment
 
     fault = make_fault(name, parse_words(parameters or [], name))
     duration_s = parse_duration_s(duration, "--duration")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    with Session.open(load_environment(stack)) as session:
+    with _asked_to_stop() as stop, Session.open(environment.load_environment(stack)) as session:
         for line in session.swept:
             typer.echo(f"swept     {line}", err=True)
         if not json:
@@ -94,6 +92,19 @@ def panic(stack: Stack = "local") -> None:
     for line in found:
         typer.echo(line)
     typer.echo(f"{len(found)} things healed" if found else "nothing to heal")
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set by Ctrl-C, a closed terminal or SIGTERM: the fault ends in order, before its time."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _status(outcome: Outcome) -> int:
