@@ -59,6 +59,7 @@ class Seat:
     busy: int | None = None  # number of the state request in flight
     timeout: Event | None = None
     paused_until_ns: int = 0
+    orders: int = 0  # to promote or to demote: the last one counts
     hung: int = 0
     late: list[Callable[[], None]] = field(default_factory=list)  # what it hears when it goes on
 
@@ -155,6 +156,7 @@ class Agents:
         """Load the state, then serve at the epoch; `answered` is called then."""
 
         def order(seat: Seat) -> None:
+            seat.orders += 1
             seat.admits = True
             if seat.epoch == epoch and seat.loaded:
                 answered()
@@ -164,7 +166,7 @@ class Agents:
                 answered()
                 return
             seat.epoch, seat.loaded = 0, False
-            self._load(seat, epoch, answered)
+            self._load(seat, epoch, seat.orders, answered)
 
         self._heard(agent, order)
 
@@ -195,23 +197,24 @@ class Agents:
 
     def _stand_by(self, seat: Seat) -> None:
         self.node.world.cancel(seat.timeout)
+        seat.orders += 1
         seat.busy = None
         seat.epoch, seat.loaded, seat.admits = 0, False, True
 
     # State.
 
-    def _load(self, seat: Seat, epoch: int, answered: Callable[[], None] | None) -> None:
-        if self.seats.get(seat.agent) is not seat or seat.loaded:
+    def _load(self, seat: Seat, epoch: int, order: int, answered: Callable[[], None] | None) -> None:
+        if self.seats.get(seat.agent) is not seat or seat.loaded or seat.orders != order:
             return
         if seat.busy is not None:
             # What is in flight comes to its end first.
-            self.node.after(RETRY_NS, self._load, seat, epoch, answered)
+            self.node.after(RETRY_NS, self._load, seat, epoch, order, answered)
             return
-        number = self._begin(seat, self._load, seat, epoch, answered)
+        number = self._begin(seat, self._load, seat, epoch, order, answered)
         store = self.node.cluster.store
 
         def loaded(answer: Answer) -> None:
-            if not self._ended(seat, number):
+            if not self._ended(seat, number) or seat.orders != order:
                 return
             cell = answer.value
             if answer.kind == ACKED and isinstance(cell, Cell):
@@ -220,7 +223,7 @@ class Agents:
                 if answered is not None:
                     answered()
             else:
-                self.node.after(RETRY_NS, self._load, seat, epoch, answered)
+                self.node.after(RETRY_NS, self._load, seat, epoch, order, answered)
             self.node.household.tell_quiesced()
 
         self.node.state_request(lambda: store.load(seat.agent), loaded, writes=False)
@@ -228,11 +231,7 @@ class Agents:
     def _reload(self, seat: Seat) -> None:
         """Its state is in doubt: load it again at the same epoch."""
         seat.loaded = False
-        self.node.after(RETRY_NS, self._load_again, seat, seat.epoch)
-
-    def _load_again(self, seat: Seat, epoch: int) -> None:
-        if seat.epoch == epoch and epoch > 0:
-            self._load(seat, epoch, None)
+        self.node.after(RETRY_NS, self._load, seat, seat.epoch, seat.orders, None)
 
     def _begin(self, seat: Seat, silent: Callable[..., None], *args: object) -> int:
         self._requests += 1

@@ -56,6 +56,10 @@ def shrunk(outcome: Outcome, variant: str) -> Parameters | None:
     at_ms = outcome.violation.at_ns // 1_000_000
     plan = outcome.plan
     near = [fault for fault in plan.faults if at_ms - BEFORE_MS <= fault.at_ms <= at_ms]
+    workers = len(plan.fleet.workers)
+    alone = Parameters(outcome.parameters.seed, TAIL_S, faults=(), ppm=plan.ppm, workers=workers)
+    if breaks(alone, variant, check):
+        return alone
     if not near:
         return None
     shift_ms = near[0].at_ms - LEAD_MS
@@ -64,7 +68,6 @@ def shrunk(outcome: Outcome, variant: str) -> Parameters | None:
 
     subsets = st.lists(st.sampled_from(moved), unique=True, min_size=1, max_size=len(moved))
     # The seed still decides what is left to chance: which messages are lost, or overtaken.
-    workers = len(plan.fleet.workers)
     histories = st.builds(
         lambda faults, seed: Parameters(
             seed, seconds, faults=tuple(sorted(faults)), ppm=plan.ppm, workers=workers
