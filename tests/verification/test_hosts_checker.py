@@ -83,7 +83,7 @@ class Loss:
         return sorted(lines, key=lambda line: line.time_ns)
 
     def _agent(self, agent: str, trial: str, at: float, host: str) -> list[Record]:
-        pair, lines, key = stories.pair, [], f"{agent}/{host}/{trial}"
+        pair, lines, key = stories.pair, [], f"{agent}/{host}/run.{trial}"
         intent, process = Intent(method="recall", intended_ns=0), f"call-{host}-{agent}"
         for i in range(self.calls_before):
             begin = at - 700 + 40 * i

@@ -30,6 +30,10 @@ class Bench:
     start_probe: Callable[[str], Awaitable[ProbeLink]]
     """Starts a probe on a host, with a history file of its own."""
 
+    def round(self, trial: str) -> str:
+        """The name under which a trial's registers stand: never used before, also not by another run."""
+        return f"{self.folder.name}.{trial}"
+
     @property
     def witness(self) -> str | None:
         """The host that only votes."""

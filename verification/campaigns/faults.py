@@ -22,7 +22,7 @@ REST_S = 12.0
 """Between two faults on one agent, so that the host's back-off after several crashes does not set in."""
 REST_POLL_S = 0.25
 READY_TIMEOUT_S = 5.0
-EFFECT_TIMEOUT_S = 1.0
+EFFECT_TIMEOUT_S = 3.0
 SETTLE_S = 0.05
 BODIES = {
     "recall": msgspec.Raw(b'{"key":"probe"}'),

@@ -124,7 +124,7 @@ class HostTrials:
             told = Registers(
                 agents=bench.plan.registers,
                 hosts=bench.plan.hosts,
-                round=trial.id,
+                round=bench.round(trial.id),
                 interval_ms=REGISTER_EVERY_MS,
             )
             require((await probe.ask(told)).error, probe.host)

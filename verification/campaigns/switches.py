@@ -50,7 +50,7 @@ class SwitchOvers:
         told = Registers(
             agents=agents,
             hosts=bench.plan.hosts,
-            round=trial.id,
+            round=bench.round(trial.id),
             interval_ms=REGISTER_EVERY_MS,
             timeout_ms=CALL_LIMIT_MS,
         )

@@ -304,7 +304,7 @@ def _row(calls: list[Completed], gone_ns: int, end_ns: int, row: int) -> int | N
 
 def _owed(everywhere: dict[str, _Seen], trial: str, begin_ns: int) -> dict[str, int]:
     """What had been acknowledged before the fault: each register of the trial, with its highest value."""
-    keys = {key for one in everywhere.values() for key in one.writes if key.endswith(f"/{trial}")}
+    keys = {key for one in everywhere.values() for key in one.writes if key.endswith(f".{trial}")}
     found = {key: _acknowledged(everywhere, key, begin_ns) for key in sorted(keys)}
     return {key: value for key, value in found.items() if value is not None}
 
