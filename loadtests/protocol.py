@@ -113,8 +113,9 @@ class Fleet(Command, frozen=True, kw_only=True, tag="fleet"):
 class Registers(Command, frozen=True, kw_only=True, tag="registers"):
     """Write and read registers of these agents until told otherwise; () ends it.
 
-    `round` was never used before. Each register `<writer>/<round>` of an agent is written by the probe of host `writer` alone, with
-    0, 1, 2, …, and read by the probes of all `hosts`. One operation per agent every `interval_ms`.
+    Each register `<writer>/<round>` of an agent is written by the probe of host `writer` alone, with
+    0, 1, 2, …, and read by the probes of all `hosts`. `round` was never used before, or what is read may be
+    another run's. One operation per agent every `interval_ms`.
     """
 
     agents: tuple[str, ...]
