@@ -42,7 +42,8 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         (b"{", "is damaged"),
         (b"\xff\xfe\x00", "is damaged"),
         (b"[]", "another shape"),
-        (b'{"schema": "threenines.run/1"}', "another shape"),
+        (b'{"id": 1}', "another shape"),
+        (b'{"schema": "threenines.other/1"}', "this version reads"),
         (b'{"x": ' + b"[" * 100_000, "is damaged"),
     ],
 )
