@@ -76,7 +76,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Preconditions: raises BadFault (cannot be meant) or Refused (not here, not now)."""
 
     def targets(self, stage: Stage) -> frozenset[str]:
-        """What two faults must not touch at once, like "way/mainpc/gateway-pc2"."""
+        """What two faults must not touch at once: "way/mainpc/gateway-pc2", "host/pc2" (all of it)."""
         raise NotImplementedError
 
     def radius(self, stage: Stage) -> Radius:

@@ -124,8 +124,8 @@ def outcome(found: Outcome) -> str:
         if found.healed
         else f"NOT HEALED after {found.lasted_s:.1f} s: {found.trouble}",
     ]
-    for proof in found.restored:
-        lines.append(f"{'restored ' if proof.holds else 'NOT AS BEFORE'} {proof}")
+    proofs = dict.fromkeys((proof.holds, str(proof)) for proof in found.restored)
+    lines += [f"{'restored ' if holds else 'NOT AS BEFORE'} {words}" for holds, words in proofs]
     if found.trouble and found.healed:
         lines.append(f"trouble   {found.trouble}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 
@@ -310,7 +310,7 @@ class Session:
         targets = fault.targets(self.stage)
         together = radius
         for other in self._active.values():
-            both = targets & set(other.entry.targets)
+            both = overlap(targets, other.entry.targets)
             if both:
                 raise Refused(
                     str(fault), f"{other.entry.fault} is on {', '.join(sorted(both))}", "let that end first"
@@ -348,6 +348,20 @@ class Session:
             text="simulated" if proof.simulated else "",
             measures=tuple((one.name, one.value, one.unit) for one in proof.measures),
         )
+
+
+def overlap(ours: Iterable[str], theirs: Iterable[str]) -> frozenset[str]:
+    """Those of `theirs` that a fault on `ours` touches: the same ones, and on a whole host everything.
+
+    Targets read `<kind>/<host>[/<rest>]`; the kind `host` is the whole of it.
+    """
+
+    def touches(one: str, other: str) -> bool:
+        kinds, hosts = zip(one.split("/")[:2], other.split("/")[:2], strict=True)
+        return one == other or (hosts[0] == hosts[1] and "host" in kinds)
+
+    mine = tuple(ours)
+    return frozenset(other for other in theirs if any(touches(one, other) for one in mine))
 
 
 def beyond_limits(stage: Stage, radius: Radius) -> str:

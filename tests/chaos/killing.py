@@ -36,18 +36,21 @@ class Kill(msgspec.Struct, frozen=True):
 
 def start(standing: Standing, seed: int) -> subprocess.Popen[bytes]:
     """A reckless harness that is at work."""
-    program = subprocess.Popen(
-        (sys.executable, "-m", "tests.chaos.reckless", str(seed)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=PROJECT_ROOT,
-    )
+    said = files_of(standing.environment).folder / "reckless.log"
+    with said.open("wb") as errors:
+        program = subprocess.Popen(
+            (sys.executable, "-m", "tests.chaos.reckless", str(seed)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=PROJECT_ROOT,
+        )
     assert program.stdin is not None
     assert program.stdout is not None
     program.stdin.write(msgspec.json.encode(Charge(standing.environment, standing.fleet)))
     program.stdin.close()
-    assert program.stdout.readline() == b"at work\n"
+    line = program.stdout.readline()
+    assert line == b"at work\n", said.read_text(encoding="utf-8")
     return program
 
 

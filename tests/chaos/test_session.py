@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from chaos import session as sessions
 from chaos.errors import BadFault, LeaseLost, NotHealed, Refused
-from chaos.fault import Fault, Measure, Proof, Radius, Trial
+from chaos.fault import Fault, Measure, Proof, Radius, Trial, catalogue
 from chaos.files import files_of
 from chaos.guard import Watch
 from chaos.healing import heal, heal_open
 from chaos.journal import Journal, read_journal
 from chaos.lease import Lease, Renewal, read_lease
 from chaos.ledger import Ledger, boottime_ns
-from chaos.session import Session, beyond_limits, panic, sweep
+from chaos.parameters import make_fault
+from chaos.session import Session, beyond_limits, overlap, panic, sweep
 from chaos.stage import Stage
 from chaos.undo import AnyUndo, Thaw, TrueClock
 from infra.substrates.base import SubstrateError
@@ -228,8 +230,6 @@ class Holder:
         self.process = found
 
     def write(self, seconds: float, *, dead: bool = False) -> None:
-        import msgspec
-
         lease = Lease(
             session="s",
             pid=self.process.pid,
@@ -324,3 +324,33 @@ def test_a_journal_that_was_cut_goes_on(tmp_path: Path) -> None:
     again.write("healed", trial="1", holds=True, measures=(("took", 1.5, "ms"),))
     again.close()
     assert [(e.event, e.trial) for e in read_journal(journal.path)] == [("planned", "1"), ("healed", "1")]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "both"),
+    [
+        ({"way/a/etcd-b"}, {"way/a/etcd-b"}, {"way/a/etcd-b"}),
+        ({"way/a/etcd-b"}, {"way/b/etcd-b", "link/a", "way/a/etcd-w"}, set()),
+        ({"host/a"}, {"link/a", "cpu/b", "process/a/agent/one"}, {"link/a", "process/a/agent/one"}),
+        ({"gpu-memory/a/0"}, {"host/a", "gpu-compute/a/0"}, {"host/a"}),
+        ({"process/a/redis"}, {"process/a/redis-x", "host/ab"}, set()),
+    ],
+)
+def test_faults_overlap_on_one_target_and_on_a_whole_host(
+    ours: set[str], theirs: set[str], both: set[str]
+) -> None:
+    assert overlap(ours, theirs) == both
+    assert bool(overlap(theirs, ours)) == bool(both)
+
+
+def test_every_fault_names_its_targets_by_kind_and_host(tmp_path: Path) -> None:
+    stage, _ = make_stage(tmp_path)
+    stage.serving = lambda agent: agent.home  # type: ignore[method-assign]
+    given = {"host": "a", "to": "redis-b", "target": "a/redis", "agent": "five", "memory_mb": 8}
+    for name, kind in catalogue().items():
+        parameters = {field.name for field in msgspec.structs.fields(kind)}
+        fault = make_fault(name, {key: value for key, value in given.items() if key in parameters})
+        (target,) = fault.targets(stage)
+        assert target.split("/")[1] in ("a", "b"), target
+        radius = fault.radius(stage)
+        assert radius.hosts or radius.agents
