@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from reports.model import FaultRate, Gap, OutageEpisode, Projection
+from verification import statistics
 from verification.catalogue import AssumedFault
 
 WEEK_S = 7 * 86_400.0
@@ -252,11 +253,12 @@ def project(
     In each draw: a rate (log-normal: its middle, and 90 % of the belief between `low` and `high`); a Poisson
     number of bursts in the week, each of a geometric number of faults of mean `burst`; the share of each
     measured length by D. B. Rubin's Bayesian bootstrap (Ann. Statist. 9 (1981)), an unseen outage of
-    `longest_s` among them. `high_s` is the one-sided bound at `confidence`. Raises ValueError for a kind of
-    fault of which nothing was measured.
+    `longest_s` among them. For `high_s`, the one-sided bound, all lengths are stretched until their mean is
+    its upper bound at `confidence`: a few measured outages may have been lucky ones. Raises ValueError for a
+    kind of fault of which nothing was measured.
     """
     chance = np.random.default_rng(seed)
-    total = np.zeros(draws)
+    total, longer = np.zeros(draws), np.zeros(draws)
     rates = []
     for fault in assumed:
         lengths = np.array(sorted(value for block in fault.blocks for value in outages_s.get(block, ())))
@@ -269,7 +271,9 @@ def project(
             bursts > 0, chance.negative_binomial(np.maximum(bursts, 1), 1.0 / fault.burst), 0
         )
         points = np.append(lengths, max(longest_s, float(lengths[-1])))
-        total += _sums(chance, points, faults)
+        lost = _sums(chance, points, faults)
+        total += lost
+        longer += lost * _longer(lengths, confidence)
         rates.append(
             FaultRate(
                 fault=fault.fault,
@@ -280,7 +284,8 @@ def project(
                 longest_s=float(lengths[-1]),
             )
         )
-    low, middle, high = (float(v) for v in np.quantile(total, (1.0 - confidence, 0.5, confidence)))
+    low, middle = (float(v) for v in np.quantile(total, (1.0 - confidence, 0.5)))
+    high = float(np.quantile(longer, confidence))
     return Projection(
         criterion=criterion,
         downtime_s=middle,
@@ -297,6 +302,14 @@ def project(
             f"of n outages measured, one in n + 1 would have lasted {longest_s:g} s",
         ),
     )
+
+
+def _longer(lengths: _Numbers, confidence: float) -> float:
+    """By how much the mean of these lengths may be longer than it was seen."""
+    mean = float(lengths.mean())
+    if lengths.size < 2 or mean <= 0.0:
+        return 1.0
+    return max(1.0, statistics.mean_bounds(lengths.tolist(), confidence)[1] / mean)
 
 
 SLICE = 2000

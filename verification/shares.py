@@ -129,13 +129,14 @@ def _effective(batches: Sequence[Counts], n: int, failed: int) -> _Sample:
 
     Where the counts come in batches: E. L. Korn, B. I. Graubard, "Confidence intervals for proportions with
     small expected number of positive counts", Survey Methodology 24 (1998): the size divided by the design
-    effect and by the squared ratio of the quantiles of Student's t and the normal distribution.
+    effect. Theirs allows for its own error by Student's t; with few bursts that is too little (the self-test
+    showed 5.7 % false passes for 5 %), so here it is the upper 95 % bound of the design effect.
     """
     k, share = len(batches), failed / n
     if k < BATCHES or not 0.0 < share < 1.0 or sum(c.total for c in batches) != n:
         return _Sample(n, failed)
     variance = k / (k - 1) * math.fsum((c.failed - share * c.total) ** 2 for c in batches) / n**2
-    effect = variance / (share * (1.0 - share) / n) * statistics.t_over_z(k - 1) ** 2
+    effect = variance / (share * (1.0 - share) / n) * statistics.spread_upper(k - 1)
     return _Sample(n, failed) if effect <= 1.0 else _Sample(n / effect, failed / effect)
 
 

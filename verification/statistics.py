@@ -196,9 +196,9 @@ def share_error(n: float, failures: float, limit: float) -> float:
     return float(special.betainc(n - failures, failures + 1, 1.0 - limit)) if failures < n else 1.0
 
 
-def t_over_z(freedom: int, confidence: float = 0.975) -> float:
-    """Student's t quantile over the normal one: how much wider a spread estimated from few must be taken."""
-    return float(special.stdtrit(freedom, confidence) / special.ndtri(confidence))
+def spread_upper(freedom: int, confidence: float = 0.95) -> float:
+    """The upper bound of a variance over its estimate, by the chi-squared distribution."""
+    return float(freedom / special.chdtri(freedom, confidence))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_no_runs_are_refused(runs):
 
 
 def test_the_claims_hold_on_systems_that_are_quick_to_play():
-    quick = ("rate", "share (", "gain", "census", "drift", "observed", "quantile (Wilks")
+    quick = ("rate", "share", "gain", "census", "drift", "observed", "quantile (Wilks")
     chosen = [case for case in cases() if case.estimator.startswith(quick)]
     found = selftest.run(150, 5, created=CREATED, chosen=chosen)
     for rate in found.rates:

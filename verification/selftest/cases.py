@@ -254,7 +254,7 @@ def _shares() -> list[Case]:
 
     return [
         *some("share (Clopper-Pearson)", alone, ""),
-        *some("share (Korn-Graubard)", clustered, " in bursts"),
+        *some("share of bursts (Korn-Graubard)", clustered, " in bursts"),
         *some("share at any time (confidence sequence)", anytime, ""),
     ]
 
@@ -319,7 +319,7 @@ def _outages() -> list[Case]:
         def once(chance: Chance) -> dict[str, Verdict]:
             parts = chance.dirichlet(np.ones(12)) * total_s
             # Three clusters; within one, outages follow each other after a minute of service.
-            starts = np.sort(chance.uniform(0.1, 0.8, 3)) * week
+            starts = (np.array([0.1, 0.4, 0.7]) + chance.uniform(0.0, 0.2, 3)) * week
             outages = []
             for cluster, first in enumerate(starts):
                 at = float(first)
