@@ -49,6 +49,6 @@ class Files:
 
 
 def files_of(environment: Environment) -> Files:
-    """The places of a stack; the folder is made. Raises SubstrateError."""
+    """The places of a stack; the folder that lasts is made. Raises SubstrateError."""
     layout = Layout(environment)
-    return Files(make_folder(layout.state / "chaos"), make_folder(layout.run()))
+    return Files(make_folder(layout.state / "chaos"), layout.run())

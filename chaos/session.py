@@ -13,12 +13,13 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 
 import msgspec
 
+from chaos.admission import beyond_limits, overlap
 from chaos.errors import ChaosError, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Proof, Radius, Trial
 from chaos.files import files_of
@@ -33,9 +34,8 @@ from infra.exclusive import exclusive
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
 from infra.substrates.files import locked
-from infra.topology import Criticality, Fleet
+from infra.topology import Fleet
 
-_RANK = {Criticality.UTILITY: 0, Criticality.STANDARD: 1, Criticality.CRITICAL: 2}
 _KEEP_S = 0.05
 _WAIT_S = 0.05
 
@@ -113,8 +113,8 @@ class Session:
     ) -> Session:
         """Takes the stack, heals what an earlier harness left, starts lease and guard.
 
-        `lock` false: the caller holds `infra.exclusive` already. Raises Refused for a stack without chaos,
-        Occupied for one that another harness works with.
+        `lock` false: the caller holds `infra.exclusive` already. Raises Refused for a stack without chaos
+        or that does not stand, Occupied for one that another harness works with.
         """
         if not environment.chaos:
             raise Refused(
@@ -123,6 +123,8 @@ class Session:
                 "set threenines:chaos to true in its configuration, if you mean that",
             )
         own = stage or Stage(environment, fleet=fleet)
+        if all(own.substrate.inspect_host(host.name) is None for host in own.fleet.hosts):
+            raise Refused(f"stack {environment.stack}", "it does not stand here", "run up first")
         journal = journal or Journal(files_of(environment).journal)
         session = cls(own, journal, fleet)
         try:
@@ -348,35 +350,6 @@ class Session:
             text="simulated" if proof.simulated else "",
             measures=tuple((one.name, one.value, one.unit) for one in proof.measures),
         )
-
-
-def overlap(ours: Iterable[str], theirs: Iterable[str]) -> frozenset[str]:
-    """Those of `theirs` that a fault on `ours` touches: the same ones, and on a whole host everything.
-
-    Targets read `<kind>/<host>[/<rest>]`; the kind `host` is the whole of it.
-    """
-
-    def touches(one: str, other: str) -> bool:
-        kinds, hosts = zip(one.split("/")[:2], other.split("/")[:2], strict=True)
-        return one == other or (hosts[0] == hosts[1] and "host" in kinds)
-
-    mine = tuple(ours)
-    return frozenset(other for other in theirs if any(touches(one, other) for one in mine))
-
-
-def beyond_limits(stage: Stage, radius: Radius) -> str:
-    """Why a blast radius is more than the stack's environment allows, "" when it is not."""
-    limits, fleet = stage.environment, stage.fleet
-    if len(radius.hosts) > limits.chaos_hosts:
-        return f"{len(radius.hosts)} hosts would be disturbed, at most {limits.chaos_hosts} may"
-    share = len(radius.agents) / len(fleet.agents)
-    if share > limits.chaos_agents_share:
-        return f"{share:.0%} of the agents would be disturbed, at most {limits.chaos_agents_share:.0%} may"
-    most = _RANK[limits.chaos_criticality]
-    over = sorted(a.name for a in fleet.agents if a.name in radius.agents and _RANK[a.criticality] > most)
-    if over:
-        return f"{over[0]} is {fleet.agent(over[0]).criticality}, at most {limits.chaos_criticality} may be"
-    return ""
 
 
 def sweep(stage: Stage) -> tuple[str, ...]:

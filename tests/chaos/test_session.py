@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from chaos import session as sessions
+from chaos.admission import beyond_limits, overlap
 from chaos.errors import BadFault, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Measure, Proof, Radius, Trial, catalogue
 from chaos.files import files_of
@@ -18,7 +19,7 @@ from chaos.journal import Journal, read_journal
 from chaos.lease import Lease, Renewal, read_lease
 from chaos.ledger import Ledger, boottime_ns
 from chaos.parameters import make_fault
-from chaos.session import Session, beyond_limits, overlap, panic, sweep
+from chaos.session import Session, panic, sweep
 from chaos.stage import Stage
 from chaos.undo import AnyUndo, Thaw, TrueClock
 from infra.substrates.base import SubstrateError
@@ -60,6 +61,13 @@ class Pretend(Fault, frozen=True, kw_only=True):
         return Proof(self.works, (Measure("host", "frozen"),))
 
 
+@pytest.fixture(autouse=True)
+def volatile(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volatile folders of made-up stacks are made-up too."""
+    folder = tmp_path_factory.mktemp("run")
+    monkeypatch.setattr("infra.substrates.layout.run_root", lambda: folder)
+
+
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that is taken to be there: the program itself is tried on a stack that stands."""
@@ -70,6 +78,7 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opened(folder: Path, **limits: object) -> tuple[Session, Recorder]:
     stage, recorder = make_stage(folder, **limits)
+    files_of(stage.environment).run.mkdir(parents=True)  # what a stack that stands has
     return Session.open(stage.environment, stage=stage, fleet=stage.fleet), recorder
 
 
@@ -142,6 +151,14 @@ def test_a_stack_without_chaos_refuses(tmp_path: Path) -> None:
     stage, _ = make_stage(tmp_path, chaos=False)
     with pytest.raises(Refused, match="faults are not allowed on it; set threenines:chaos to true"):
         Session.open(stage.environment, stage=stage)
+
+
+def test_a_stack_that_does_not_stand_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    stage, recorder = make_stage(tmp_path)
+    recorder.there.clear()
+    with pytest.raises(Refused, match="it does not stand here; run up first"):
+        Session.open(stage.environment, stage=stage, fleet=stage.fleet)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -225,6 +242,7 @@ class Holder:
 
     def __init__(self, stage: Stage, pid: int | None = None) -> None:
         self.path = files_of(stage.environment).lease
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         found = identify(pid or os.getpid())
         assert found is not None
         self.process = found
