@@ -254,7 +254,7 @@ SAFETY_FAULTS = (
 )
 """What else happens between hosts: judged by safety and by service returning, not by a time limit."""
 REGISTER_AGENTS = 6
-CALLS_PER_SWITCH = 500
+CALLS_PER_SWITCH = 300
 """Calls, writes and reads that meet a domain's way to the other host and back, at least."""
 _CRASHES, _HANGS, _SERVICES = ("crash",), ("hang",), ("errors", "slow")
 KINDS: dict[str, tuple[str, ...]] = {

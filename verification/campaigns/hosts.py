@@ -23,7 +23,7 @@ from verification.links import EVERY, LinkError
 from verification.plan import HostTrial
 
 SETTLE_LIMIT_S = 60.0
-USUAL_LIMIT_S = 15.0
+USUAL_LIMIT_S = 8.0
 """So long the usual number of instances is waited for; then those at home have to do."""
 READY_LIMIT_S = 15.0
 POLL_S = 0.1
