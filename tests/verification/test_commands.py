@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
+from infra import project
+from infra.exclusive import exclusive
+from infra.plan import Environment
 from tests.verification.test_catalogue import ROWS
 from threenines.__main__ import run
 
@@ -55,3 +59,13 @@ def test_wrong_usage_is_told_in_one_line(capsys, tmp_path, monkeypatch, argument
     assert told.out == ""
     assert line in told.err
     assert told.err.count("\n") == 1
+
+
+def test_down_is_refused_while_a_harness_works_with_the_stack(capsys, tmp_path, monkeypatch):
+    environment = Environment(stack="busy", fleet="fleet.yaml", state_dir=str(tmp_path))
+    monkeypatch.setattr(project, "deployed_environment", lambda _: environment)
+    with exclusive(environment, "verify"):
+        assert run(["down", "--stack", "busy"]) != 0
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.err.startswith(f"threenines: stack busy: process {os.getpid()} (verify) since")
