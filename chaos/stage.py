@@ -219,10 +219,11 @@ class Stage:
                 return instance.host
         return agent.home
 
-    def agents_up(self) -> int:
-        """How many agents of the fleet are served, as a hostd knows it; 0 when none answers."""
+    def agents_up(self, host: str | None = None) -> int:
+        """How many agents of the fleet are served (by `host`), as a hostd knows it; 0 when none answers."""
         names = {a.name for a in self.fleet.agents}
-        return len({i.name for i in self._instances() if i.state == "up" and i.role == "primary"} & names)
+        up = (i for i in self._instances() if i.state == "up" and i.role == "primary")
+        return len({i.name for i in up if host in (None, i.host)} & names)
 
     def until(self, look: Callable[[], Proof], within_s: float) -> Proof:
         """The first proof that holds, or the last one that does not."""
