@@ -106,7 +106,6 @@ QUICK = {
     "silence-is-success",
     "wall-clock",
     "no-self-fence",
-    "state-not-ordered",
     "starts-by-name",
     "withheld-ignored",
 }
