@@ -91,9 +91,9 @@ SELDOM: Final = frozenset(
         "row recovery: checking + failed once too often",
     }
 )
-"""Rows that hundreds of weeks may miss, so that nobody owes them there: a unit that goes to another host and back
-while this one is stopped; an agent that stops between its promotion and its check; a return home that meets work
-without end."""
+"""Rows that hundreds of weeks may miss, so that nobody owes them there: a unit that goes to another host
+and back while this one is stopped; an agent that stops between its promotion and its check; a return home
+that meets work without end."""
 
 
 def watch() -> None:
