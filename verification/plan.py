@@ -6,7 +6,6 @@ and agents of the run, and the schedule of trials. A stored run is judged by its
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,16 @@ import msgspec
 from infra.topology import AgentSpec, Fleet, HostRole
 from reports import model
 from verification.catalogue import Catalogue, CatalogueEntry, Estimator, ProfilePlan
+from verification.kinds import AGENT_FAULTS, HOST_FAULTS, KINDS, SAFETY_FAULTS, fault_text, wanted
 
 PLAN_FILE = "plan.json"
 RESERVE_SHARE = 0.15
 """Fault trials kept in reserve for those that turn out void, as a share of those planned."""
+
+
+REGISTER_AGENTS = 6
+CALLS_PER_SWITCH = 300
+"""Calls, writes and reads that meet a domain's way to the other host and back, at least."""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,85 +242,6 @@ def _criterion(
     )
 
 
-AGENT_FAULTS = ("crash", "hang", "errors", "slow")
-HOST_FAULTS = ("host-kill", "host-freeze", "host-cut")
-"""Losses of a whole host: all its processes killed, all stopped, all its packets lost."""
-SIGNALS = {"crash": "KILL", "hang": "STOP", "errors": "call", "slow": "call"}
-SAFETY_FAULTS = (
-    "host-cut-out",
-    "host-cut-in",
-    "link-cut",
-    "witness-cut",
-    "witness-kill",
-    "witness-link-cut",
-    "hostd-freeze",
-    "gateway-kill",
-    "both-restart",
-)
-"""What else happens between hosts: judged by safety and by service returning, not by a time limit."""
-REGISTER_AGENTS = 6
-CALLS_PER_SWITCH = 300
-"""Calls, writes and reads that meet a domain's way to the other host and back, at least."""
-_CRASHES, _HANGS, _SERVICES = ("crash",), ("hang",), ("errors", "slow")
-KINDS: dict[str, tuple[str, ...]] = {
-    "SD-6": (*_CRASHES, *_HANGS),
-    "RL-3": _CRASHES,
-    "RL-3.detect": _CRASHES,
-    "RL-3.failover": _CRASHES,
-    "RL-3.validate": _CRASHES,
-    "RL-3.hang": _HANGS,
-    "RL-4": _SERVICES,
-    "RL-4.detect": _SERVICES,
-    "RL-4.failover": _SERVICES,
-    "RL-4.reroute": _SERVICES,
-    "RL-5": HOST_FAULTS,
-    "RL-5.detect": HOST_FAULTS,
-    "RL-5.failover": HOST_FAULTS,
-    "RL-5.state": HOST_FAULTS,
-    "RL-8.returns": SAFETY_FAULTS,
-}
-"""The kinds of trial that a criterion is about."""
-WEIGHTS: dict[tuple[str, ...], tuple[int, ...]] = {HOST_FAULTS: (1, 2, 2)}
-"""Shares of kinds that are not blocks; alike unless named here. A killed host takes long to be back."""
-_WORDS = {
-    "crash": "SIGKILL of an agent's process",
-    "hang": "SIGSTOP of an agent's process",
-    "errors": "every call of an agent fails",
-    "slow": "no call of an agent ends in time",
-    "host-kill": "SIGKILL of every process of a host",
-    "host-freeze": "every process of a host stopped",
-    "host-cut": "every packet of a host lost",
-}
-
-
-def fault_text(criterion_id: str) -> str | None:
-    """The faults that a criterion is about, in words; None where there is none."""
-    kinds = KINDS.get(criterion_id)
-    return None if kinds is None else "; ".join(_WORDS.get(kind, kind) for kind in kinds)
-
-
-def trials_of(criterion_id: str, plan: ProfilePlan, n: int | None) -> dict[str, int]:
-    """How many trials of each kind make `n` for a criterion: of each kind, where kinds are blocks."""
-    kinds = KINDS.get(criterion_id, ())
-    if not kinds or not n:
-        return {}
-    if "fault" in plan.blocks:
-        return dict.fromkeys(kinds, n)
-    weights = WEIGHTS.get(kinds, (1,) * len(kinds))
-    steps = [0, *itertools.accumulate(weights)]
-    marks = [round(n * step / steps[-1]) for step in steps]
-    return {kind: marks[at + 1] - marks[at] for at, kind in enumerate(kinds)}
-
-
-def _wanted(planned: Mapping[str, ProfilePlan], *, at_most: bool = False) -> dict[str, int]:
-    """How many trials of each kind the whole plan needs, to begin with or in its last stage."""
-    wanted: dict[str, int] = {}
-    for name, plan in planned.items():
-        for kind, n in trials_of(name, plan, plan.most if at_most else plan.n).items():
-            wanted[kind] = max(wanted.get(kind, 0), n)
-    return wanted
-
-
 def _sharing(entry: CatalogueEntry, plan: ProfilePlan, blocks: int) -> str | None:
     """How several blocks share one error; None where there is but one."""
     if blocks < 2 or not plan.blocks:
@@ -339,9 +265,9 @@ def _fault_order(
     population = [agent for agent in agents if agent.faults]
     trials: list[FaultTrial] = []
     reserve: list[FaultTrial] = []
-    wanted, limits = _wanted(planned), _wanted(planned, at_most=True)
+    needed, limits = wanted(planned), wanted(planned, at_most=True)
     for fault in AGENT_FAULTS:
-        n = wanted.get(fault, 0)
+        n = needed.get(fault, 0)
         if n == 0 or not population:
             continue
         most = limits[fault]
@@ -367,9 +293,9 @@ def _host_order(
         return ()
     placed: list[tuple[float, HostTrial]] = []
     reserve: list[HostTrial] = []
-    wanted = _wanted(planned)
+    needed = wanted(planned)
     for fault in (*HOST_FAULTS, *SAFETY_FAULTS):
-        n = wanted.get(fault, 0)
+        n = needed.get(fault, 0)
         spare = max(2, round(n * RESERVE_SHARE)) if n and fault in HOST_FAULTS else 0
         offset = chance.random()
         for number in range(n + spare):

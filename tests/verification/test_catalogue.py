@@ -144,7 +144,7 @@ def test_contradictions_are_refused(text, problem):
 
 
 def test_nightly_plans_299_of_each_kind_of_failover_and_a_thousand_faults():
-    from verification.plan import trials_of
+    from verification.kinds import trials_of
 
     planned = load_catalogue().planned("nightly")
     total = 0

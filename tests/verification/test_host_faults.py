@@ -9,7 +9,7 @@ import pytest
 from infra.substrates.base import Capability, Cut, Direction, HostState, SubstrateError
 from verification.campaigns import host_faults
 from verification.campaigns.host_faults import KINDS, Scene, heal_leftovers, proved
-from verification.plan import HOST_FAULTS, SAFETY_FAULTS
+from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
 
 HOSTS = ("mainpc", "pc2", "witness")
 

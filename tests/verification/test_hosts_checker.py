@@ -15,7 +15,8 @@ from verification.campaigns.host_tracker import HostTracker
 from verification.checkers import hosts, switches
 from verification.estimators import judge
 from verification.history import History
-from verification.plan import KINDS, RunPlan
+from verification.kinds import KINDS
+from verification.plan import RunPlan
 
 PLAN = stories.plan(agents=8)
 AGENTS = PLAN.registers

@@ -12,9 +12,10 @@ from loadtests.protocol import Arm, Call, Events, FaultPlan, Misbehave, Release,
 from loadtests.record import Kind, Record, now_ns, raw
 from verification.campaigns.bench import Bench, require
 from verification.campaigns.tracker import Tracker
+from verification.kinds import SIGNALS
 from verification.links import LinkError
 from verification.looks import wanted
-from verification.plan import SIGNALS, FaultTrial, touches
+from verification.plan import FaultTrial, touches
 
 SLOTS = 3
 MISBEHAVIOUR = frozenset({"errors", "slow"})

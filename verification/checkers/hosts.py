@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from loadtests.protocol import Acted, Event, HostFault, Picture, RegisterWish
 from verification.history import Completed, History, Kind, Operation, value_of
+from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
 from verification.observations import Observation, Observations, VoidTrial
-from verification.plan import HOST_FAULTS, SAFETY_FAULTS, RunPlan
+from verification.plan import RunPlan
 
 GOOD_CALLS = 3
 
