@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.plan import Environment
-from infra.substrates.files import make_folder
+from infra.substrates.files import explained, make_folder
 from infra.substrates.layout import Layout
+
+GUARD_PATIENCE_S = 1.0
+PATIENCE_S = 15.0
+"""How long the guard, and everybody else, waits for one who heals already."""
+_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,3 +62,32 @@ def files_of(environment: Environment) -> Files:
     """The places of a stack; the folder that lasts is made. Raises SubstrateError."""
     layout = Layout(environment)
     return Files(make_folder(layout.state / "chaos"), layout.run())
+
+
+@contextlib.contextmanager
+def held_for(path: Path, patience_s: float) -> Iterator[bool]:
+    """Holds a lock file if it can be had in time, and says whether it could.
+
+    Whoever holds it may be standing still for good (a harness under SIGSTOP, a machine short of memory), so
+    nothing that heals may wait for it without an end: undos may be performed twice at once.
+    """
+    with explained(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield take(handle, patience_s)
+    finally:
+        os.close(handle)
+
+
+def take(handle: int, patience_s: float) -> bool:
+    """Locks an open file, if that can be had in time."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_AGAIN_S)
+        else:
+            return True

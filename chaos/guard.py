@@ -20,14 +20,14 @@ import time
 import msgspec
 
 from chaos.errors import ChaosError
-from chaos.files import Files, files_of
+from chaos.files import GUARD_PATIENCE_S, Files, files_of, held_for
 from chaos.healing import heal
 from chaos.lease import Lease, read_lease
 from chaos.ledger import Ledger, Opened, boottime_ns
 from chaos.stage import Stage
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
-from infra.substrates.files import locked
+from infra.substrates.census import Process, send
 from infra.tools.paths import PROJECT_ROOT
 from infra.topology import Fleet, TopologyError
 
@@ -72,18 +72,24 @@ class Watch:
             self._doubtful = ()
         if self._ledger.read().open and self._stage.clock() >= self._handled + AGAIN_S:
             why = "its lease has run out" if lives else "the harness is gone"
-            with locked(self._files.heal_lock):
+            with held_for(self._files.heal_lock, GUARD_PATIENCE_S):
                 opened = self._ledger.read().open
-                self._heal(opened, why)
+                healed = self._heal(opened, why)
+            if lives and not healed and self._seen is not None:
+                log.error("the harness (process %d) stands still and in the way: it is ended", self._seen.pid)
+                send(Process(self._seen.pid, self._seen.starttime), signal.SIGKILL)
             self._handled = self._stage.clock()
             if lives:
                 self._doubtful += opened
         return (lives and (lease is not None or bool(self._doubtful))) or bool(self._ledger.read().open)
 
-    def _heal(self, opened: tuple[Opened, ...], why: str) -> None:
-        for healing in heal(self._stage, self._ledger, opened, "guard"):
+    def _heal(self, opened: tuple[Opened, ...], why: str) -> bool:
+        """Whether all is healed."""
+        healings = heal(self._stage, self._ledger, opened, "guard")
+        for healing in healings:
             state = "; ".join(healing.trouble) or "healed"
             log.warning("%s: %s: %s", why, healing.fault, state)
+        return not any(healing.trouble for healing in healings)
 
 
 def guard(stage: Stage, files: Files) -> int:
@@ -100,8 +106,10 @@ def guard(stage: Stage, files: Files) -> int:
         try:
             # Under the lock under which a session takes its lease: it either finds this guard or starts one.
             if not watch.look():
-                with locked(files.heal_lock):
+                with held_for(files.heal_lock, GUARD_PATIENCE_S) as alone:
                     lease = read_lease(files.lease)
+                    if not alone:
+                        continue
                     if lease is None or not lease.holder_lives():
                         files.lease.unlink(missing_ok=True)
                         os.close(handle)

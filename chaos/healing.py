@@ -12,12 +12,11 @@ import msgspec
 from chaos import messages as m
 from chaos.errors import ChaosError
 from chaos.fault import Proof
-from chaos.files import files_of
+from chaos.files import PATIENCE_S, files_of, held_for
 from chaos.ledger import Ledger, Opened
 from chaos.stage import Stage
 from chaos.undo import AnyUndo, failed, restart_toxiproxy
 from infra.substrates.base import SubstrateError
-from infra.substrates.files import locked
 
 TRIES_S = 6.0
 """How long an undo is tried again before it counts as failed for this round."""
@@ -58,7 +57,7 @@ def heal_open(stage: Stage, by: str) -> tuple[Healing, ...]:
     """Heals everything that the stack's ledger has open; one program at a time does so."""
     files = files_of(stage.environment)
     ledger = Ledger(files.ledger)
-    with locked(files.heal_lock):
+    with held_for(files.heal_lock, PATIENCE_S):
         return heal(stage, ledger, ledger.read().open, by)
 
 

@@ -7,7 +7,6 @@ read and append at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,10 @@ from pathlib import Path
 import msgspec
 
 from chaos.errors import ChaosError
+from chaos.files import take
 from chaos.undo import AnyUndo
+
+_PATIENCE_S = 0.5
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="opened"):
@@ -114,7 +116,9 @@ class Ledger:
             new = not self.path.exists()
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                take(
+                    handle, _PATIENCE_S
+                )  # else without: a line is one write, and a lost end of line is mended
                 yield handle
                 if new:
                     _sync_folder(self.path.parent)

@@ -22,7 +22,7 @@ import msgspec
 from chaos.admission import beyond_limits, overlap
 from chaos.errors import ChaosError, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Proof, Radius, Trial
-from chaos.files import files_of
+from chaos.files import PATIENCE_S, files_of, held_for
 from chaos.guard import Charge, guard_pid, start_guard
 from chaos.healing import Healing, heal, heal_open, leftovers, restored
 from chaos.journal import Journal
@@ -33,7 +33,6 @@ from chaos.undo import failed
 from infra.exclusive import exclusive
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
-from infra.substrates.files import locked
 from infra.topology import Fleet
 
 _KEEP_S = 0.05
@@ -144,7 +143,7 @@ class Session:
         for line in self.swept:
             self.journal.write("swept", text=line)
         self._ledger.clear()
-        with locked(self._files.heal_lock):
+        with held_for(self._files.heal_lock, PATIENCE_S):
             self._renewal.start()
         self._exits.append(self._renewal.stop)
         self._guarded()
@@ -280,7 +279,7 @@ class Session:
             active.keeper.join()
         self.journal.write("healing", trial=active.trial.id, fault=str(active.fault))
         begin = time.monotonic()
-        with locked(self._files.heal_lock):
+        with held_for(self._files.heal_lock, PATIENCE_S):
             (healing,) = heal(self.stage, self._ledger, (active.entry,), "harness")
         heal_ms = (time.monotonic() - begin) * 1000
         trouble = "; ".join(healing.trouble)

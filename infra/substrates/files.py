@@ -8,11 +8,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from infra.substrates.base import SubstrateError
 
+LOCK_PATIENCE_S = 120.0
+_LOCK_LOOK_S = 0.01
 UNIX_PATH_MAX_BYTES = 107
 """Longest path of a Unix socket (sockaddr_un.sun_path without its closing zero, unix(7))."""
 
@@ -71,12 +74,24 @@ def remove_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock file `path` alone: against other threads, processes and sessions."""
+    """Holds the lock file `path` alone: against other threads, processes and sessions.
+
+    Raises SubstrateError when somebody else holds it for too long: a session that stands still, say.
+    """
     make_folder(path.parent)
     with explained(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        end = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    what = f"another session has held it for {LOCK_PATIENCE_S:.0f} s"
+                    raise SubstrateError(str(path), what, "end that session") from None
+                time.sleep(_LOCK_LOOK_S)
         yield
     finally:
         os.close(handle)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,7 +15,7 @@ from chaos import session as sessions
 from chaos.admission import beyond_limits, overlap
 from chaos.errors import BadFault, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Measure, Proof, Radius, Trial, catalogue
-from chaos.files import files_of
+from chaos.files import files_of, held_for, take
 from chaos.guard import Watch
 from chaos.healing import heal, heal_open
 from chaos.journal import Journal, read_journal
@@ -372,3 +375,30 @@ def test_every_fault_names_its_targets_by_kind_and_host(tmp_path: Path) -> None:
         assert target.split("/")[1] in ("a", "b"), target
         radius = fault.radius(stage)
         assert radius.hosts or radius.agents
+
+
+def test_the_guard_does_not_wait_for_a_harness_that_stands_still(tmp_path: Path) -> None:
+    watch, ledger, holder, recorder, stage = watched(tmp_path)
+    holder.write(-1.0)
+    files = files_of(stage.environment)
+    with held_for(files.heal_lock, 0.0) as ours, files.ledger.open("rb") as file:
+        assert ours
+        assert take(file.fileno(), 0.0)
+        watch.look()
+    assert recorder.calls == ["thaw_host a"]
+    assert ledger.read().open == ()
+
+
+def test_a_harness_that_lost_its_lease_and_stands_in_the_way_is_ended(tmp_path: Path) -> None:
+    stage, recorder = make_stage(tmp_path)
+    files = files_of(stage.environment)
+    Ledger(files.ledger).open_fault("1", "pretend", ("host/a",), (Thaw(host="a", agents_up=0),))
+    recorder.broken.add("thaw_host")
+    other = subprocess.Popen((sys.executable, "-S", "-c", "import time; time.sleep(900)"))
+    try:
+        Holder(stage, other.pid).write(-1.0)
+        assert Watch(stage, files).look()
+        assert other.wait(30) == -signal.SIGKILL
+    finally:
+        other.kill()
+        other.wait()
