@@ -33,7 +33,7 @@ def run_folder(  # every part of a run can be set
     *,
     ended: str = "2026-03-01T01:00:00Z",
     started: str = "2026-03-01T00:00:00Z",
-    profile: str = "nightly",
+    profile: str = "quick",
     environment: str = "staging",
     commit: str | None = COMMIT,
     dirty: bool = False,
