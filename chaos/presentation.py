@@ -75,12 +75,21 @@ def listing() -> str:
     lines = []
     for group, views in groupby(fault_views(), key=lambda view: view.group):
         lines += [f"{group}", *(f"  {view.name:<22} {view.summary}" for view in views)]
+    from chaos.scenario_listing import scenario_views
+
+    lines += [
+        "scenario",
+        *(f"  {one.name:<22} {one.title} ({', '.join(one.rows)})" for one in scenario_views()),
+    ]
     return "\n".join(lines)
 
 
 def listing_json() -> str:
     """`{"faults": [{"name", …}], "scenarios": [{"name", "rows", …}]}`."""
-    return json.dumps({"faults": msgspec.to_builtins(fault_views()), "scenarios": []}, indent=2)
+    from chaos.scenario_listing import scenario_views
+
+    scenarios = msgspec.to_builtins(scenario_views())
+    return json.dumps({"faults": msgspec.to_builtins(fault_views()), "scenarios": scenarios}, indent=2)
 
 
 def shown(name: str) -> str:

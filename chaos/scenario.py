@@ -175,6 +175,8 @@ def _right_in_itself(scenario: Scenario, where: str) -> None:
             step.make()
         except BadFault as error:
             raise ScenarioError(f"{where}: step {number}: {error.where}", error.what, error.mend) from None
+    if scenario.random is not None and scenario.during:
+        raise ScenarioError(f"{where}: during", "random faults have no common time", "use after")
     if scenario.steps:
         last = max(step.at_s for step in scenario.steps)
         first_end = min(step.end_s for step in scenario.steps)
@@ -191,6 +193,30 @@ def _right_in_itself(scenario: Scenario, where: str) -> None:
             raise ScenarioError(
                 f"{where}: design", "has not as many levels of each factor", "make them as many"
             )
+
+
+def cells(scenario: Scenario) -> tuple[Scenario, ...]:
+    """The scenarios that a design stands for, by a Latin square; a scenario without a design: itself.
+
+    Row i meets column j under workload (i + j) mod n. The cell without any fault is what the others stand
+    beside: nothing is looked for during its faults.
+    """
+    design = scenario.design
+    if design is None:
+        return (scenario,)
+    n = len(design.workloads)
+    return tuple(
+        msgspec.structs.replace(
+            scenario,
+            name=f"{scenario.name}-{row}-{column}-{design.workloads[(i + j) % n]}"[:63].rstrip("-"),
+            design=None,
+            steps=(*design.rows[row], *design.columns[column]),
+            during=scenario.during if design.rows[row] or design.columns[column] else (),
+            load=msgspec.structs.replace(scenario.load or Load(), workload=design.workloads[(i + j) % n]),
+        )
+        for i, row in enumerate(design.rows)
+        for j, column in enumerate(design.columns)
+    )
 
 
 def every_step(scenario: Scenario) -> tuple[Step, ...]:

@@ -6,16 +6,20 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from chaos.scenario import Scenario
     from chaos.session import Outcome
 
 EXAMPLES = (
     "threenines chaos list",
     "threenines chaos show link-latency",
+    "threenines chaos run kill-mainpc          a scenario: load, faults, looks, a report",
+    "threenines chaos explore --seed 7 --budget 5m",
     "threenines chaos run link-latency host=mainpc to=gateway-pc2 latency=200ms --duration 10s",
     "threenines chaos run process-kill target=agent/asr-0",
     "threenines chaos run host-freeze host=pc2 --duration 5s",
@@ -26,6 +30,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Break thi
 
 Stack = Annotated[str, typer.Option(help="The environment: infra/Pulumi.STACK.yaml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it for a script.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave up what this brings up.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Where runs are kept, if not in reports/out.", show_default=False)
+]
 
 
 @app.command("list")
@@ -41,9 +49,13 @@ def show(
     name: Annotated[str, typer.Argument(help="A fault or a scenario.")],
     json: Json = False,
 ) -> None:
-    """Say what a fault does, which parameters it takes, how it is proved and undone."""
-    from chaos import presentation
+    """Say what a fault does, which parameters it takes, its proof and its undo; or what a scenario is."""
+    from chaos import presentation, scenario, scenario_listing
 
+    if name in scenario.shipped() or name.endswith((".yaml", ".yml")):
+        found = scenario.load_scenario(name)
+        typer.echo(scenario_listing.shown_json(found) if json else scenario_listing.shown(found))
+        return
     typer.echo(presentation.shown_json(name) if json else presentation.shown(name))
 
 
@@ -54,12 +66,22 @@ def run(
     duration: Annotated[str, typer.Option(help="How long the fault lasts, like 10s or 500ms.")] = "5s",
     stack: Stack = "local",
     json: Json = False,
+    keep: Keep = False,
+    seed: Annotated[int | None, typer.Option(help="For random faults of a scenario.", min=0)] = None,
+    out: Out = None,
 ) -> None:
-    """Run a fault, and prove that it took effect and that all is as before.
+    """Run a fault, and prove that it took effect and that all is as before; or a scenario with its report.
 
-    Exit status: 0 it took effect and all is as before; 1 something is not as before; 2 it did not take
-    effect, so nothing is proved; 3 it could not be run.
+    A scenario brings the stack up when it is down, and leaves it as it was. Exit status: 0 it took effect and
+    all is as before (a scenario: all that must hold held); 1 something is not; 2 it did not take effect, so
+    nothing is proved; 3 it could not be run.
     """
+    from chaos import scenario
+
+    if name.endswith(".json"):
+        _run_experiment(name, stack, keep=keep, out=out)
+    if name in scenario.shipped() or name.endswith((".yaml", ".yml")):
+        _run_scenario(scenario.load_scenario(name), stack, seed, keep=keep, json=json, out=out)
     from chaos import presentation
     from chaos.parameters import make_fault, parse_duration_s, parse_words
     from chaos.session import Session
@@ -78,6 +100,29 @@ def run(
 
 
 @app.command()
+def explore(
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed breaks the same; fresh by default.", min=0)
+    ] = None,
+    budget: Annotated[str, typer.Option(help="How long, like 5m.")] = "5m",
+    stack: Stack = "local",
+    json: Json = False,
+    keep: Keep = False,
+    out: Out = None,
+) -> None:
+    """Break whatever may be broken, at random; the seed is printed first and replays it."""
+    import secrets
+
+    from chaos.explore import exploration
+    from chaos.parameters import parse_duration_s
+
+    budget_s = parse_duration_s(budget, "--budget")
+    drawn = seed if seed is not None else secrets.randbelow(2**31)
+    typer.echo(f"seed {drawn}: threenines chaos explore --seed {drawn} --budget {budget}", err=True)
+    _run_scenario(exploration(drawn, budget_s), stack, drawn, keep=keep, json=json, out=out)
+
+
+@app.command()
 def panic(stack: Stack = "local") -> None:
     """Heal everything now: end every fault, whoever began it; a harness that runs loses its lease."""
     from chaos.session import panic as heal_everything
@@ -92,6 +137,39 @@ def panic(stack: Stack = "local") -> None:
     for line in found:
         typer.echo(line)
     typer.echo(f"{len(found)} things healed" if found else "nothing to heal")
+
+
+def _run_scenario(
+    scenario: Scenario, stack: str, seed: int | None, *, keep: bool, json: bool, out: Path | None
+) -> None:
+    from infra.project import deployed_environment
+    from reports import store
+    from verification import progress
+    from verification.deployment import LiveDeployment
+    from verification.scenario_result import exit_status, words
+    from verification.scenario_run import Wish, run_scenario, worst
+
+    deployment = LiveDeployment(deployed_environment(stack), keep=keep)
+    wish = Wish(out=(out if out is not None else store.default_out()).absolute(), seed=seed)
+    with _asked_to_stop() as stop:
+        telling = progress.choose()
+        try:
+            folder, results = run_scenario(scenario, wish, deployment, telling, stop)
+        finally:
+            telling.close()
+    if json:
+        typer.echo((folder / "result.json").read_text(encoding="utf-8"))
+    else:
+        for result in results:
+            typer.echo(words(result))
+        typer.echo(f"report  {folder / 'report.md'}")
+    raise typer.Exit(exit_status(worst(results)))
+
+
+def _run_experiment(name: str, stack: str, *, keep: bool, out: Path | None) -> None:
+    from threenines.errors import UserError
+
+    raise UserError(name, "experiments of this format cannot be run yet", "name a scenario")
 
 
 @contextmanager
