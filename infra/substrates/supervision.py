@@ -200,7 +200,7 @@ class _Transport(xmlrpc.client.Transport):
 
 def supervisor_argv(paths: HostPaths) -> tuple[str, ...]:
     """The command that starts a host's supervisor: it answers on its socket once this command has ended."""
-    return (sys.executable, "-m", "supervisor.supervisord", "-c", str(paths.supervisor_config))
+    return (sys.executable, "-m", "infra.substrates.supervisord", "-c", str(paths.supervisor_config))
 
 
 def supervisor_config(paths: HostPaths, identifier: str) -> str:
