@@ -141,7 +141,13 @@ class Outcome:
         """Why the load proves nothing; None when it does."""
         if not self.hosts:
             return "no load ran"
-        return next((why for one in self.hosts.values() if (why := one.shortfall(least_share))), None)
+        for one in self.hosts.values():
+            if (why := one.shortfall(least_share)) is not None:
+                return why
+            if one.finished < len(one.plans):
+                silent = len(one.plans) - one.finished
+                return f"{silent} of {len(one.plans)} generators on {one.host} did not tell the end of theirs"
+        return None
 
     def merged(self) -> Mapping[str, KindOutcome]:
         """By kind of operation, over all hosts."""

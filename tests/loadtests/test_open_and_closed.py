@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from loadtests.histogram import Histogram
 from loadtests.outcome import Outcome
 from tests.loadtests.fake_host import FakeHost, fake_host
 
@@ -29,6 +30,11 @@ def outcome(host: FakeHost, name: str) -> Outcome:
     return found
 
 
+def slower_than_half_a_second(latency: Histogram) -> int:
+    quantiles = latency.quantiles_ms([(number + 1) / latency.count for number in range(latency.count)])
+    return sum(value > 500 for value in quantiles)
+
+
 @pytest.mark.parametrize("via", ["sdk", "http"])
 def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(tmp_path, via):
     local = {"sdk": "127.83.12.31", "http": "127.83.12.32"}[via]
@@ -48,13 +54,13 @@ def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one(tmp_path, via):
     kinds = {name: outcome(host, name).hosts["mainpc"].kinds[f] for name in running}
     assert "VOID: the load on mainpc was a closed loop, which hides stalls" in told["closed"]
     assert running["closed"].returncode == 2
-    # Some 50 of the 200 arrivals fell into the second: their waiting shows, from when each was due.
+    slow = {name: slower_than_half_a_second(kind.latency) for name, kind in kinds.items()}
+    # Some 25 arrivals were due in the first half of the second: their waiting shows, from when each was due.
     assert kinds["open"].latency.quantile_ms(0.99) > 500
-    assert kinds["open"].latency.quantile_ms(0.9) > 100
-    # The two callers saw it once each.
-    assert kinds["closed"].count > 100
-    assert kinds["closed"].latency.quantile_ms(0.99) < 500
-    assert kinds["closed"].latency.largest_ms() > 500
+    assert slow["open"] > 10
+    # The callers that do not come while they wait saw it once each.
+    assert slow["closed"] > 0
+    assert slow["open"] > 3 * slow["closed"]
 
 
 BOTH = {"open": OPEN, "closed": CLOSED}

@@ -1,6 +1,0 @@
-"""Random tests have no deadline: machines are busy, and no test asserts a time."""
-
-from hypothesis import settings
-
-settings.register_profile("without-deadline", deadline=None)
-settings.load_profile("without-deadline")
