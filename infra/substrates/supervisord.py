@@ -1,10 +1,10 @@
 """The supervisor of one host: supervisord with a poller that lets go of broken descriptors.
 
-A descriptor that is closed while it is polled keeps its place in supervisord's poll set. When a program ends
-and another starts between two polls, the number may come to stand for the new one's standard input. Once the
-program has closed its end, poll says nothing of it but POLLERR. Supervisord passes over such an event
-and keeps the descriptor, so that every poll returns at once: a core is spent on nothing for as long as the host lives.
-Descriptors that are still wanted are registered anew before each poll.
+A descriptor that is closed while it is polled keeps its place in supervisord's poll set. When a program
+ends and another starts between two polls, the number may come to stand for the new one's standard input.
+Once the program has closed its end, poll says nothing of it but POLLERR. Supervisord passes over such an
+event and keeps the descriptor, so that every poll returns at once: a core is spent on nothing for as long
+as the host lives. Descriptors that are still wanted are registered anew before each poll.
 """
 
 from __future__ import annotations
