@@ -83,9 +83,10 @@ def draw_steps(wish: Random, stage: Stage, seed: int) -> tuple[Step, ...]:
     at_s = 0.0
     for _ in range(wish.count):
         if steps:
-            last = steps[-1]
-            whole = last.fault in HOST_KINDS or chance.random() < ALONE_SHARE
-            at_s = last.end_s + APART_S if whole else last.at_s + last.end_s / 2 - last.at_s / 2
+            last, end_s = steps[-1], max(step.end_s for step in steps)
+            alone = any(s.fault in HOST_KINDS and s.end_s + APART_S > last.at_s for s in steps)
+            whole = alone or chance.random() < ALONE_SHARE
+            at_s = end_s + APART_S + 0.01 if whole else (last.at_s + last.end_s) / 2
         step = _drawn(chance, kinds, stage, steps, round(at_s, 2))
         steps.append(step)
     return tuple(steps)
