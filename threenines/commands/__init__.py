@@ -65,7 +65,6 @@ TABLE = (
     Entry("compare", "Set two runs side by side.", _HISTORY),
     Entry("review", "Review a month or a quarter of runs.", _HISTORY),
     Entry("gate", "Decide from stored evidence whether a release may go out.", _HISTORY),
-    Entry("soak", "Watch a running stack for seven days.", _PROOF),
     Entry("evidence", "Carry evidence from machine to machine, signed.", _HISTORY),
 )
 
