@@ -151,7 +151,6 @@ class ReferenceAgent(Agent):
                 else:
                     chain += answer.chain
                     missing += answer.missing
-        await self.state.put(f"seen/{digest:08x}", len(request.text))
         return self._spoil(Answer(text, self.name, self.incarnation, chain, missing))
 
     @method(idempotent=True)
