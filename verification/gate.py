@@ -57,6 +57,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
     run: str
     reason: str
+    doubtful: bool = False
+    """Altered or damaged, and of the released commit: it may have told of a failure."""
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +191,12 @@ def decide(
     rows = _rows(catalogue, policy, criteria)
     categories = tuple(_category(one.id, one.title, one.threshold, rows) for one in catalogue.categories)
     verdict, reason = _verdict(policy, rows, categories, criteria)
+    doubtful = [one.run for one in refused if one.doubtful]
+    if verdict is Verdict.PASS and doubtful:
+        verdict = Verdict.INCONCLUSIVE
+        reason = (
+            f"{', '.join(doubtful)}: altered or damaged, so nobody knows what it said; restore or remove it"
+        )
     wanted = _wanted(policy, rows, criteria, catalogue)
     proposals, left = _proposals(catalogue, policy, wanted, extra, admitted)
     if verdict is Verdict.PASS:

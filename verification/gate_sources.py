@@ -32,9 +32,12 @@ class Source(Stored):
 
 
 def read_sources(
-    out: Path, trust: Trust, catalogue: Catalogue
+    out: Path, trust: Trust, catalogue: Catalogue, released: str | None = None
 ) -> tuple[tuple[Source, ...], tuple[Refused, ...]]:
-    """All runs below `out` that are whole, and those that are not, with the reason."""
+    """All runs below `out` that are whole, and those that are not, with the reason.
+
+    Of the latter, those of the `released` commit are doubtful: a failure may have stood there.
+    """
     found: list[Source] = []
     refused: list[Refused] = []
     for home, imported in ((out, False), (out / IMPORTED, True)):
@@ -44,7 +47,8 @@ def read_sources(
                     check_imported(folder, trust)
                 found.append(_read(folder, catalogue, imported=imported))
             except EvidenceError as error:
-                refused.append(Refused(run=folder.name, reason=error.what))
+                doubtful = released is not None and _commit_of(folder) == released
+                refused.append(Refused(run=folder.name, reason=error.what, doubtful=doubtful))
     return tuple(found), tuple(refused)
 
 
@@ -66,7 +70,7 @@ def check_judged(
         if reason is None:
             kept.append(source)
         else:
-            refused.append(Refused(run=source.run.id, reason=reason))
+            refused.append(Refused(run=source.run.id, reason=reason, doubtful=True))
     return tuple(kept), tuple(refused)
 
 
@@ -141,6 +145,13 @@ def _folders(home: Path) -> list[Path]:
         for path in paths
         if not path.name.startswith(".") and not path.is_symlink() and (path / "run.json").is_file()
     ]
+
+
+def _commit_of(folder: Path) -> str | None:
+    try:
+        return read_run(folder).commit
+    except EvidenceError:
+        return None
 
 
 class _Planned(msgspec.Struct):

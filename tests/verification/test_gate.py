@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.record import encode_line
 from reports.model import CriterionResult, Evidence, Run, RunState, Verdict, Verdicts, encode
+from tests.verification import stories
 from tests.verification.evidence_runs import COMMIT, catalogue, run_folder
+from threenines.__main__ import run as run_command
 from verification import evidence, evidence_keys, gate_sources
 from verification.evidence_keys import EvidenceError, Trust
 from verification.gate import Decision, Standing, Stored, admit, decide
+from verification.judge import judge_run
 from verification.policy import Policy, PolicyError, known, load_policy, parse_policy
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -336,8 +341,6 @@ def test_damaged_and_edited_runs_are_refused(tmp_path, damage, told):
 
 
 def test_verdicts_have_to_be_what_the_history_says(tmp_path):
-    from verification.judge import judge_run
-
     folder = run_folder(tmp_path, "a", {"SD-4": PASS}, profile="quick")
     judges = {"quick": gate_sources.judge_history}.get
     found, _ = sources(tmp_path)
@@ -409,13 +412,56 @@ def test_distances_between_commits(tmp_path):
 
 
 def test_the_command_refuses_what_nobody_measured(tmp_path, capsys):
-    from threenines.__main__ import run
-
     asked = ["--out", str(tmp_path), "--keys", str(tmp_path / "keys")]
-    assert run(["gate", "--environment", "production", "--json", *asked]) == 2
+    assert run_command(["gate", "--environment", "production", "--json", *asked]) == 2
     told = msgspec.json.decode(capsys.readouterr().out, type=Decision)
     assert told.verdict is OPEN
     assert [one.profile for one in told.runs] == ["nightly"]
     assert {"SD-3", "RL-1"} <= set(told.undecidable)  # until there is a soak
-    assert run(["gate", "--environment", "prodution", *asked]) == 64
+    assert run_command(["gate", "--environment", "prodution", *asked]) == 64
     assert "did you mean production?" in capsys.readouterr().err
+
+
+def census(out: Path, name: str, *, lost: str | None = None) -> Path:
+    """A judged run of just now in which each host was asked for each agent, and one was found nowhere."""
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    folder = run_folder(out, name, started=at, ended=at)
+    with open(folder / "history" / "probe.jsonl", "wb") as file:
+        for host in stories.HOSTS:
+            for agent in stories.plan(catalogue=catalogue()).agents:
+                for line in stories.look_ups(
+                    "census", host, [1.0], usable=int(agent.name != lost), agent=agent.name
+                ):
+                    file.write(encode_line(line))
+    judge_run(folder)
+    return folder
+
+
+def test_a_real_history_opens_the_gate_and_an_edited_one_does_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gate_sources, "resolve_commit", lambda name: COMMIT)
+    policy, out = tmp_path / "policy.yaml", tmp_path / "out"
+    asked = msgspec.structs.replace(POLICY, must=("SD-1",), profiles=("quick",))
+    policy.write_bytes(msgspec.json.encode(asked))  # JSON is YAML
+
+    def status() -> int:
+        arguments = ["--policy", str(policy), "--out", str(out), "--keys", str(tmp_path / "keys")]
+        found = run_command(["gate", *arguments])
+        capsys.readouterr()
+        return found
+
+    assert status() == 2
+    whole = census(out, "a")
+    assert status() == 0
+    broken = census(out, "b", lost="agent-0")
+    assert status() == 1
+    # What failed is painted over: the forged pass counts for nothing, and the older one no longer does.
+    told = (broken / "verdicts.json").read_bytes()
+    (broken / "verdicts.json").write_bytes((whole / "verdicts.json").read_bytes())
+    assert status() == 2
+    (broken / "verdicts.json").write_bytes(told)
+    assert status() == 1
+    with open(broken / "plan.json", "ab") as file:
+        file.write(b" ")
+    assert status() == 2
+    shutil.rmtree(broken)
+    assert status() == 0

@@ -53,7 +53,7 @@ def gate(
     released, now = gate_sources.resolve_commit(commit), datetime.now(UTC)
     home = (out if out is not None else store.default_out()).absolute()
     trust = evidence_keys.trusted(keys_folder(keys))
-    sources, unread = gate_sources.read_sources(home, trust, catalogue)
+    sources, unread = gate_sources.read_sources(home, trust, catalogue, released)
     admitted, unfit = gates.admit(sources, asked, gate_sources.distance_to(released), now)
     judged, edited = gate_sources.check_judged(admitted, lambda _: gate_sources.judge_history)
     decision = gates.decide(catalogue, asked, judged, (*unread, *unfit, *edited), released, now)
