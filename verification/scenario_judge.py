@@ -25,7 +25,7 @@ class Times:
     """Instants of a run, CLOCK_BOOTTIME in seconds; None: it did not come so far."""
 
     first_planned: float | None
-    last_injected: float | None
+    last_planned: float | None
     first_healing: float | None
     last_healed: float | None
     end: float
@@ -43,7 +43,7 @@ class Times:
             healed = [e.time_ns / 1e9 for e in entries if (e.event, e.text) == ("phase", Phase.AFTER)]
         return cls(
             first_planned=at("planned", min),
-            last_injected=at("injected", max),
+            last_planned=at("planned", max),
             first_healing=at("healing", min),
             last_healed=max(healed, default=None),
             end=max((entry.time_ns / 1e9 for entry in entries), default=0.0),
@@ -101,6 +101,8 @@ def _verdict(
         missing.append("it was stopped before its end")
     if shortfall is not None:
         missing.append(f"the load does not count: {shortfall}")
+    before = [one for one in looks if one.phase == Phase.BEFORE and one.verdict is Verdict.FAIL]
+    missing += [f"not so beforehand: {one.what} ({one.seen})" for one in before]
     wrong = [f"not as before: {one.fault} ({one.trouble})" for one in faults if not one.restored]
     if not missing:  # what was seen without the scenario's faults says nothing
         wrong += [f"{one.phase}: {one.what}" for one in looks if one.verdict is Verdict.FAIL]
@@ -156,16 +158,16 @@ def _during(
     times: Times,
     told: Callable[[Verdict, Entry | None, float | None], LookTold],
 ) -> LookTold:
-    if times.last_injected is None or times.first_healing is None:
+    if times.last_planned is None or times.first_healing is None:
         return told(Verdict.INCONCLUSIVE, seen[-1], None)
-    inside = [e for e in seen if e.time_ns / 1e9 <= times.first_healing and _begun(e) >= times.last_injected]
-    limit = times.last_injected + look.within_s
+    inside = [e for e in seen if e.time_ns / 1e9 <= times.first_healing and _begun(e) >= times.last_planned]
+    limit = times.last_planned + look.within_s
     first = _held_for_good(inside)
     late = [entry for entry in inside if _begun(entry) >= limit]
     if not late:
         return told(Verdict.INCONCLUSIVE, inside[-1] if inside else None, None)
     wrong = next((entry for entry in late if not entry.holds), None)
-    after_s = None if first is None else first.time_ns / 1e9 - times.last_injected
+    after_s = None if first is None else first.time_ns / 1e9 - times.last_planned
     if wrong is not None:
         return told(Verdict.FAIL, wrong, after_s)
     return told(Verdict.PASS, late[-1], after_s)
@@ -238,7 +240,7 @@ def _window(phase: Phase, times: Times, within_s: float) -> tuple[float, float]:
     if phase is Phase.BEFORE:
         return 0.0, times.first_planned or 0.0
     if phase is Phase.DURING:
-        if times.last_injected is None or times.first_healing is None:
+        if times.last_planned is None or times.first_healing is None:
             return 0.0, 0.0
-        return times.last_injected + within_s, times.first_healing
+        return times.last_planned + within_s, times.first_healing
     return (0.0, 0.0) if times.last_healed is None else (times.last_healed + within_s, times.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ EXAMPLES = (
     "threenines chaos run kill-mainpc          a scenario: load, faults, looks, a report",
     "threenines chaos explore --seed 7 --budget 5m",
     "threenines chaos run link-latency host=mainpc to=gateway-pc2 latency=200ms --duration 10s",
+    "threenines chaos export kill-mainpc > experiment.json",
+    "threenines chaos run experiment.json      one of Chaos Toolkit's",
     "threenines chaos run process-kill target=agent/asr-0",
     "threenines chaos run host-freeze host=pc2 --duration 5s",
     "threenines chaos panic                heal everything now",
@@ -123,6 +126,51 @@ def explore(
 
 
 @app.command()
+def nightly(
+    budget: Annotated[str, typer.Option(help="How long the night is, like 90m.")] = "90m",
+    stack: Stack = "local",
+    keep: Keep = False,
+    out: Out = None,
+) -> None:
+    """Run every scenario that fits into the budget, the least known first; goes on where it was stopped."""
+    from chaos.parameters import parse_duration_s
+    from chaos.scenario import load_scenario, shipped
+    from infra.project import deployed_environment
+    from reports import store
+    from verification.deployment import LiveDeployment
+    from verification.nightly import run_night
+    from verification.progress import choose
+    from verification.scenario_result import exit_status
+
+    budget_s = parse_duration_s(budget, "--budget")
+    environment, telling = deployed_environment(stack), choose()
+    scenarios = tuple(load_scenario(name) for name in shipped())
+    place = (out if out is not None else store.default_out()).absolute()
+    with _asked_to_stop() as stop:
+        try:
+            report, verdict = run_night(
+                scenarios, place, budget_s, lambda: LiveDeployment(environment, keep=keep), telling, stop
+            )
+        finally:
+            telling.close()
+    typer.echo(report.read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"report  {report}")
+    raise typer.Exit(exit_status(verdict))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A scenario, or a file with one.")],
+    stack: Stack = "local",
+) -> None:
+    """Print a scenario as an experiment of Chaos Toolkit."""
+    from chaos.scenario import load_scenario
+    from chaos.toolkit import experiment_of
+
+    typer.echo(json_.dumps(experiment_of(load_scenario(name), stack), indent=2))
+
+
+@app.command()
 def panic(stack: Stack = "local") -> None:
     """Heal everything now: end every fault, whoever began it; a harness that runs loses its lease."""
     from chaos.session import panic as heal_everything
@@ -167,9 +215,27 @@ def _run_scenario(
 
 
 def _run_experiment(name: str, stack: str, *, keep: bool, out: Path | None) -> None:
-    from threenines.errors import UserError
+    from chaos.toolkit_run import Ended, run_experiment
+    from infra.project import deployed_environment
+    from reports import store
+    from verification.deployment import LiveDeployment
+    from verification.judge import write_file
+    from verification.progress import choose
+    from verification.scenario_run import fresh_folder
 
-    raise UserError(name, "experiments of this format cannot be run yet", "name a scenario")
+    deployment, telling = LiveDeployment(deployed_environment(stack), keep=keep), choose()
+    with deployment.alone():
+        deployment.prepare(telling)
+    try:
+        ended, journal = run_experiment(Path(name))
+    finally:
+        deployment.restore(telling)
+        telling.close()
+    folder = fresh_folder((out if out is not None else store.default_out()).absolute(), "experiment")
+    write_file(folder / "journal.json", json_.dumps(journal, indent=2, default=str).encode())
+    typer.echo(f"{journal.get('experiment', {}).get('title', name)}: {ended.value} ({journal.get('status')})")
+    typer.echo(f"journal {folder / 'journal.json'}")
+    raise typer.Exit({Ended.HELD: 0, Ended.DEVIATED: 1}.get(ended, 2))
 
 
 @contextmanager
