@@ -170,8 +170,7 @@ class AgentServer:
             log.warning("%d calls did not end within %g s", len(self._calls), self._drain_limit_s)
             for call in list(self._calls):
                 self._answer_failure(call, Code.INDETERMINATE, "the agent stopped before its answer")
-                if call.task is not None:
-                    call.task.cancel()
+                self._cancel(call)
         await self.agent.on_stop()
         # Whoever sent a request before hearing the good-bye is still told `draining`: nothing is left unread.
         with suppress(TimeoutError):
@@ -279,8 +278,8 @@ class AgentServer:
         call.task = self._loop.create_task(self._run(call, method, arguments, due))
 
     async def _run(self, call: _Call, method: Method, arguments: tuple[Any, ...], due: float) -> None:
-        call_deadline.set(due)
         call.waiting = Waiting()
+        call_deadline.set(due)
         call_waiting.set(call.waiting)
         effects = None
         if self.standing is not None:
@@ -299,18 +298,26 @@ class AgentServer:
             else:
                 self._answer_error(call, error)
         finally:
-            self._deadlines.discard(call)
-            self._calls.discard(call)
-            if not self._calls:
-                self._idle.set()
+            self._ended(call)
+
+    def _ended(self, call: _Call) -> None:
+        self._deadlines.discard(call)
+        self._calls.discard(call)
+        if not self._calls:
+            self._idle.set()
+
+    def _cancel(self, call: _Call) -> None:
+        if call.task is not None:
+            call.task.cancel()
+            if call.waiting is None:  # before its first step: nothing of `_run` will run
+                self._ended(call)
 
     def _expire(self, call: _Call) -> None:
         if not call.answered:
             elsewhere = call.waiting is not None and call.waiting.count > 0
             self._wellness.late(self._loop.time(), call.due, call.due - call.began, elsewhere=elsewhere)
         self._answer_failure(call, Code.DEADLINE, f"{call.method} did not end in time")
-        if call.task is not None:
-            call.task.cancel()
+        self._cancel(call)
 
     def _answer(self, call: _Call, result: object) -> None:
         if call.answered:

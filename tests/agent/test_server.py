@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -477,3 +478,25 @@ def test_a_wrong_definition_names_its_handler(cls: type[Agent]) -> None:
 def test_a_wrong_handler_is_named(handler: str) -> None:
     with pytest.raises(AgentDefinitionError, match=f"{handler!r}"):
         load_agent(handler)
+
+
+async def test_a_call_that_expires_before_its_first_step_is_no_call_in_flight(
+    server: AgentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task is cancelled before any of it runs, so no `finally` of it does either."""
+    loop = asyncio.get_running_loop()
+    at_once = SimpleNamespace(
+        add=lambda call, _due: loop.call_soon(server._expire, call),
+        discard=lambda call: None,
+        close=lambda: None,
+    )
+    monkeypatch.setattr(server, "_deadlines", at_once)
+    raw = await collect(server.path)
+    raw.send(encode(Request(9, "worker", "block", 30, pack(None))))
+    await until(lambda: len(raw.messages) == 1)
+    (answer,) = raw.messages
+    assert isinstance(answer, Failure)
+    assert answer.code == Code.DEADLINE
+    assert worker(server).cancelled == 0, "it has begun"
+    assert server._idle.is_set()
+    raw.close()
