@@ -14,7 +14,7 @@ from services.agent.fence import Allowance, FenceError, FenceWriter
 from services.agent.standing import StandingAnswer
 from services.agent.wire import NIL
 from services.control import recovery as recover
-from services.control.agent import Phase
+from services.control.agent import AgentState, Phase
 from services.control.domains import Unit
 from services.control.failback import FailBack, FailBackPolicy, failback_step
 from services.control.holdings import Effect, Quiesced
@@ -380,14 +380,15 @@ class AgentHousehold:
         async def one(runner: AgentRunner) -> bool:
             if not runner.state.living:
                 return True  # what has no process has nothing in flight
-            if runner.spec.command is None:
-                answer = await self._promotions.order(runner, "_quiesce", NIL, limit_s)
-                return answer is not None or not runner.state.living
+            program = runner.spec.command is not None
             try:  # a program does not belong here any more, so that it is being stopped
-                await runner.wait_for(lambda state: state.phase is Phase.DOWN, limit_s)
+                await runner.wait_for(_stopped if program else _begun, limit_s)
             except TimeoutError:
                 return False
-            return True
+            if program:
+                return True
+            answer = await self._promotions.order(runner, "_quiesce", NIL, limit_s)
+            return answer is not None or not runner.state.living
 
         if all(await asyncio.gather(*(one(runner) for runner in self._of(unit)))):
             self.ownership.feed(Quiesced(unit))
@@ -403,3 +404,12 @@ class AgentHousehold:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _stopped(state: AgentState) -> bool:
+    return state.phase is Phase.DOWN
+
+
+def _begun(state: AgentState) -> bool:
+    """Whether it can be told anything: a process that has just been forked has no ear yet."""
+    return state.phase not in (Phase.FORKING, Phase.STARTING)

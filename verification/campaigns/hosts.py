@@ -26,7 +26,7 @@ SETTLE_LIMIT_S = 60.0
 USUAL_LIMIT_S = 8.0
 """So long the usual number of instances is waited for; then those at home have to do."""
 READY_LIMIT_S = 15.0
-POLL_S = 0.1
+POLL_S = 0.25
 LINGER_S = 0.05
 SWITCH_LIMIT_S = 10.0
 HOME_TRIES = 3

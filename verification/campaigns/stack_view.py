@@ -143,7 +143,7 @@ class StackView:
         self, verb: str, host: str, path: str, body: object, limit_s: float, port: int = int(Port.HOSTD)
     ) -> tuple[int, bytes]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+            self._session = aiohttp.ClientSession()
         try:
             url = f"https://{self.substrate.address(host)}:{port}{path}"
             async with self._session.request(
