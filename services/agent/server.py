@@ -27,6 +27,9 @@ DRAIN_LIMIT_S: Final = 5.0
 FAREWELL_LIMIT_S: Final = 0.5
 MAX_CONNECTIONS: Final = 512
 DEADLINE_LIMIT_MS: Final = 3_600_000
+CROWD: Final = 8
+CROWD_S: Final = 3.0
+"""For so long after it was promoted or resumed an agent has so many times its `concurrency` in flight."""
 ORDERS: Final = frozenset({"_promote", "_standing", "_quiesce", "_resume", "_demote"})
 """What hostd tells an agent about who serves; understood only where ownership is on."""
 
@@ -230,12 +233,18 @@ class AgentServer:
             self._answer_failure(call, Code.DRAINING, f"{self.agent.name} is {self.state}")
         elif request.deadline_ms <= 0:
             self._answer_failure(call, Code.DEADLINE, "no time was left when the request arrived")
-        elif len(self._calls) >= self.agent.concurrency:
-            self._answer_failure(call, Code.OVERLOADED, f"{self.agent.concurrency} calls are in flight")
+        elif len(self._calls) >= self.agent.concurrency and not self._crowd_fits():
+            self._answer_failure(call, Code.OVERLOADED, f"{len(self._calls)} calls are in flight")
         elif self.standing is not None and (refusal := self.standing.refusal()) is not None:
             self._answer_failure(call, *refusal)
         else:
             self._begin(call, method, request)
+
+    def _crowd_fits(self) -> bool:
+        """Calls that were held back while nobody served come at once: a new owner takes more for a while."""
+        if self.standing is None or self._loop.time() - self.standing.served_since > CROWD_S:
+            return False
+        return len(self._calls) < CROWD * self.agent.concurrency
 
     async def _obey(self, standing: Standing, call: _Call, request: Request) -> None:
         """An order of hostd about who serves."""

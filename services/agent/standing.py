@@ -8,6 +8,7 @@ which is definite: its callers look again who serves.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -100,6 +101,8 @@ class Standing:
         self._backing = backing
         self._epoch = 0
         self._quiesced = False
+        self.served_since = -math.inf
+        """When it was last promoted or resumed, by the event loop's clock (seconds)."""
         self.state = StoreState(spec.name, incarnation, backing, self.check, _touched)
 
     @property
@@ -133,12 +136,14 @@ class Standing:
             self._epoch = 0
             await self.state.load()
             self._epoch = epoch
-        self._quiesced = False
-        return self.answer()
+            self.served_since = asyncio.get_running_loop().time()
+        return self.resume()
 
     def resume(self) -> StandingAnswer:
         """Calls are admitted again."""
-        self._quiesced = False
+        if self._quiesced:
+            self._quiesced = False
+            self.served_since = asyncio.get_running_loop().time()
         return self.answer()
 
     async def quiesce(self, idle: Callable[[], Any]) -> StandingAnswer:

@@ -19,7 +19,7 @@ from services.agent.connection import Scratch
 from services.agent.errors import CallError, Code
 from services.agent.fence import Allowance, FenceError, FenceReader, FenceWriter, boottime_ns
 from services.agent.sdk import Agent, method
-from services.agent.server import AgentServer
+from services.agent.server import CROWD, CROWD_S, AgentServer
 from services.agent.standing import Promote, Standing, StandingAnswer
 from services.agent.store import CHANGED, StateContent, StateRead, StateWrite, StoreState
 from services.agent.wire import pack, unpack_as
@@ -288,6 +288,42 @@ async def code_of(call: Callable[[], object]) -> str:
     except CallError as error:
         return error.code
     return "ok"
+
+
+async def test_a_new_owner_takes_the_crowd_that_was_held_back() -> None:
+    """All at once more calls come than it takes at other times."""
+    with run_folder() as folder:
+        stage = Stage(folder)
+        stage.fence.publish(allow(serving={"h": 4}))
+        await stage.server.start()
+        channel = await open_unix(folder / "a.sock", Scratch(), timeout_s=5)
+
+        async def answers(count: int) -> dict[str, int]:
+            held = [
+                asyncio.create_task(code_of(lambda: channel.request("a", "late", pack(None), timeout_s=5)))
+                for _ in range(count)
+            ]
+            await stage.agent.begun.wait()
+            await channel.request(
+                "a", "_ping", pack(None), timeout_s=5
+            )  # all before it have been admitted or not
+            stage.agent.go.set()
+            codes = await asyncio.gather(*held)
+            stage.agent.go.clear()
+            stage.agent.begun.clear()
+            return {code: codes.count(code) for code in codes}
+
+        usual = stage.agent.concurrency
+        await channel.request("a", "_promote", pack(Promote(4)), timeout_s=5)
+        assert await answers(CROWD * usual) == {"ok": CROWD * usual}
+        assert await answers(CROWD * usual + 3) == {"ok": CROWD * usual, "overloaded": 3}
+        stage.standing.served_since -= CROWD_S + 1
+        assert await answers(usual + 3) == {"ok": usual, "overloaded": 3}
+        await channel.request("a", "_quiesce", pack(None), timeout_s=5)
+        await channel.request("a", "_resume", pack(None), timeout_s=5)
+        assert await answers(usual + 3) == {"ok": usual + 3}
+        channel.close()
+        await stage.server.stop()
 
 
 async def test_a_server_serves_at_the_epoch_it_was_promoted_to_and_no_longer() -> None:
