@@ -146,14 +146,17 @@ def test_the_servers_of_a_stack(
     lost = substrate.inspect_unit("pc2", "etcd")
     assert lost is not None
     assert not lost.running
-    ask(
-        credentials,
-        at["mainpc"],
-        "mainpc",
-        2379,
-        "/v3/kv/put",
-        {"key": encoded("k2"), "value": encoded("v2")},
-    )
+
+    def written() -> bool:  # not before the others have elected a leader, should it have been on pc2
+        pair = {"key": encoded("k2"), "value": encoded("v2")}
+        try:
+            ask(credentials, at["mainpc"], "mainpc", 2379, "/v3/kv/put", pair)
+        except AssertionError as refused:
+            assert "leader" in str(refused), refused
+            return False
+        return True
+
+    until(written, "a write without pc2")
     substrate.restart_host("pc2")
     for unit in wanted:
         if unit.host == "pc2":
