@@ -151,8 +151,7 @@ def test_the_servers_of_a_stack(
         pair = {"key": encoded("k2"), "value": encoded("v2")}
         try:
             ask(credentials, at["mainpc"], "mainpc", 2379, "/v3/kv/put", pair)
-        except AssertionError as refused:
-            assert "leader" in str(refused), refused
+        except (AssertionError, TimeoutError):
             return False
         return True
 
