@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infra.substrates.base import Capability, Direction, Substrate, SubstrateError
 from infra.topology import Port
@@ -17,12 +17,16 @@ POLL_S = 0.01
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a fault happens: `victim` serves most agents, `observer` is the other worker."""
+    """Where a fault happens: `victim` serves most agents, `observer` is the other worker.
+
+    `killed`: the process that a fault was about, by unit, as it was before.
+    """
 
     substrate: Substrate
     victim: str
     observer: str
     witness: str | None
+    killed: dict[str, str] = field(default_factory=dict)
 
 
 Verb = Callable[[Scene], None]
@@ -62,6 +66,24 @@ def _not_running(host: str, substrate: Substrate) -> bool:
 def _frozen(scene: Scene) -> bool:
     found = scene.substrate.inspect_host(scene.victim)
     return found is not None and found.frozen
+
+
+def _held(scene: Scene) -> bool:
+    found = scene.substrate.process(scene.victim, "hostd")
+    return found is not None and found.stopped
+
+
+def _kill_gateway(scene: Scene) -> None:
+    found = scene.substrate.process(scene.victim, "gateway")
+    scene.killed["gateway"] = "" if found is None else found.instance
+    scene.substrate.signal(scene.victim, "gateway", "KILL")
+
+
+def _gateway_killed(scene: Scene) -> bool:
+    """Its supervisor starts another one at once."""
+    found = scene.substrate.process(scene.victim, "gateway")
+    before = scene.killed.get("gateway", "")
+    return before != "" and (found is None or found.instance != before)
 
 
 def _witness(scene: Scene) -> str:
@@ -145,12 +167,12 @@ KINDS: dict[str, HostFaultKind] = {
     "hostd-freeze": HostFaultKind(
         inject=_signal("hostd", "STOP"),
         heal=_signal("hostd", "CONT"),
-        proof=lambda s: True,  # the kernel delivers SIGSTOP before `signal` returns
+        proof=_held,
     ),
     "gateway-kill": HostFaultKind(
-        inject=_signal("gateway", "KILL"),
+        inject=_kill_gateway,
         heal=_nothing,
-        proof=lambda s: True,
+        proof=_gateway_killed,
         loses=False,
         hold_s=0.5,
     ),
