@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from infra.substrates.base import Capability, Cut, Direction, HostState, SubstrateError
+from infra.substrates.base import Capability, Cut, Direction, HostState, ProcessView, SubstrateError
 from verification.campaigns import host_faults
 from verification.campaigns.host_faults import KINDS, Scene, heal_leftovers, proved
 from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
@@ -63,6 +63,14 @@ class Remembering:
     def cuts(self, host: str) -> tuple[Cut, ...]:
         return tuple(self.lost.get(host, ()))
 
+    def process(self, host: str, target: str) -> ProcessView:
+        return ProcessView(
+            instance=str(self.killed.count((host, target))),
+            stopped=(host, target) in self.stopped,
+            open_files=1,
+            open_files_limit=2,
+        )
+
     def signal(self, host: str, target: str, signal: str) -> None:
         match signal:
             case "STOP":
@@ -94,7 +102,7 @@ def test_each_takes_effect_and_is_undone(name: str) -> None:
     assert not substrate.broken()
 
 
-@pytest.mark.parametrize("name", [n for n, k in KINDS.items() if k.loses and n != "hostd-freeze"])
+@pytest.mark.parametrize("name", KINDS)
 def test_without_effect_there_is_no_proof(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_faults, "PROOF_LIMIT_S", 0.02)
     assert not asyncio.run(proved(KINDS[name], scene(Remembering())))
