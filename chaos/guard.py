@@ -21,18 +21,20 @@ import msgspec
 
 from chaos.errors import ChaosError
 from chaos.files import GUARD_PATIENCE_S, Files, files_of, held_for
-from chaos.healing import heal
+from chaos.healing import IN_THE_WAY_S, TRIES_S, heal
 from chaos.lease import Lease, read_lease
 from chaos.ledger import Ledger, Opened, boottime_ns
 from chaos.stage import Stage
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
-from infra.substrates.census import Process, send
+from infra.substrates.files import lock_patience
 from infra.tools.paths import PROJECT_ROOT
 from infra.topology import Fleet, TopologyError
 
 LOOK_S = 0.1
 AGAIN_S = 1.0
+LOCK_S = 1.0
+"""How long a healer waits for the lock of a host: a harness that stands still may hold it."""
 _START_S = 20.0
 
 log = logging.getLogger("threenines.guard")
@@ -74,18 +76,19 @@ class Watch:
             why = "its lease has run out" if lives else "the harness is gone"
             with held_for(self._files.heal_lock, GUARD_PATIENCE_S):
                 opened = self._ledger.read().open
-                healed = self._heal(opened, why)
+                healed = self._heal(opened, why, IN_THE_WAY_S if lives else TRIES_S)
+            self._handled = self._stage.clock()
             if lives and not healed and self._seen is not None:
                 log.error("the harness (process %d) stands still and in the way: it is ended", self._seen.pid)
-                send(Process(self._seen.pid, self._seen.starttime), signal.SIGKILL)
-            self._handled = self._stage.clock()
+                self._seen.end_holder()
+                self._handled = -math.inf  # its locks are free now
             if lives:
                 self._doubtful += opened
         return (lives and (lease is not None or bool(self._doubtful))) or bool(self._ledger.read().open)
 
-    def _heal(self, opened: tuple[Opened, ...], why: str) -> bool:
+    def _heal(self, opened: tuple[Opened, ...], why: str, tries_s: float = TRIES_S) -> bool:
         """Whether all is healed."""
-        healings = heal(self._stage, self._ledger, opened, "guard")
+        healings = heal(self._stage, self._ledger, opened, "guard", tries_s)
         for healing in healings:
             state = "; ".join(healing.trouble) or "healed"
             log.warning("%s: %s: %s", why, healing.fault, state)
@@ -185,7 +188,8 @@ def main() -> int:
     try:
         charge = msgspec.json.decode(sys.stdin.buffer.read(), type=Charge)
         stage = Stage(charge.environment, fleet=charge.fleet)
-        return guard(stage, files_of(charge.environment))
+        with lock_patience(LOCK_S):
+            return guard(stage, files_of(charge.environment))
     except (msgspec.MsgspecError, SubstrateError, TopologyError, OSError) as error:
         log.error("cannot guard: %s", error)
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
@@ -20,6 +20,8 @@ from infra.substrates.base import SubstrateError
 
 TRIES_S = 6.0
 """How long an undo is tried again before it counts as failed for this round."""
+IN_THE_WAY_S = 1.5
+"""The same while a harness without a lease lives: it may hold what the undo needs, and is ended then."""
 _PAUSE_S = 0.2
 _THREADS = 16
 
@@ -32,8 +34,13 @@ class Healing(msgspec.Struct, frozen=True):
     trouble: tuple[str, ...] = ()
 
 
-def heal(stage: Stage, ledger: Ledger, opened: Sequence[Opened], by: str) -> tuple[Healing, ...]:
-    """Performs the undos of these faults, those of a kind side by side, and writes down what is healed."""
+def heal(
+    stage: Stage, ledger: Ledger, opened: Sequence[Opened], by: str, tries_s: float = TRIES_S
+) -> tuple[Healing, ...]:
+    """Performs the undos of these faults, those of a kind side by side, and writes down what is healed.
+
+    One that fails is tried again for `tries_s`.
+    """
     todo = sorted(
         ((undo.order, entry.id, undo) for entry in opened for undo in entry.undo), key=lambda one: one[0]
     )
@@ -41,7 +48,7 @@ def heal(stage: Stage, ledger: Ledger, opened: Sequence[Opened], by: str) -> tup
     with ThreadPoolExecutor(_THREADS) as pool:
         for _, group in groupby(todo, key=lambda one: one[0]):
             jobs = list(group)
-            outcomes = pool.map(lambda job: _perform(stage, job[2]), jobs)
+            outcomes = pool.map(lambda job: _perform(stage, job[2], tries_s), jobs)
             for (_, id, _), outcome in zip(jobs, outcomes, strict=True):
                 if outcome:
                     trouble[id].append(outcome)
@@ -53,12 +60,12 @@ def heal(stage: Stage, ledger: Ledger, opened: Sequence[Opened], by: str) -> tup
     return tuple(done)
 
 
-def heal_open(stage: Stage, by: str) -> tuple[Healing, ...]:
+def heal_open(stage: Stage, by: str, tries_s: float = TRIES_S) -> tuple[Healing, ...]:
     """Heals everything that the stack's ledger has open; one program at a time does so."""
     files = files_of(stage.environment)
     ledger = Ledger(files.ledger)
     with held_for(files.heal_lock, PATIENCE_S):
-        return heal(stage, ledger, ledger.read().open, by)
+        return heal(stage, ledger, ledger.read().open, by, tries_s)
 
 
 def restored(stage: Stage, undos: Iterable[AnyUndo]) -> tuple[Proof, ...]:
@@ -125,9 +132,9 @@ def _on_host(stage: Stage, host: str, *, mend: bool) -> list[str]:
     return found
 
 
-def _perform(stage: Stage, undo: AnyUndo, sleep: Callable[[float], None] | None = None) -> str:
+def _perform(stage: Stage, undo: AnyUndo, tries_s: float) -> str:
     """Performs an undo, again and again for a while; what is left in words, "" when nothing is."""
-    end = stage.clock() + TRIES_S
+    end = stage.clock() + tries_s
     while True:
         try:
             undo.perform(stage)
@@ -136,7 +143,7 @@ def _perform(stage: Stage, undo: AnyUndo, sleep: Callable[[float], None] | None 
                 return ""
             if stage.clock() >= end:
                 return f"{error.where}: {error.what}"
-            (sleep or stage.sleep)(_PAUSE_S)
+            stage.sleep(_PAUSE_S)
         else:
             return ""
 

@@ -6,13 +6,14 @@ Time is CLOCK_BOOTTIME, which goes on while the machine sleeps: a harness that w
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 
 import msgspec
 
 from chaos.ledger import boottime_ns
-from infra.substrates.census import Process, identify
+from infra.substrates.census import Process, identify, send
 
 LEASE_S = 5.0
 RENEW_S = 1.0
@@ -29,6 +30,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     def holder_lives(self) -> bool:
         """Whether the process that wrote it is there."""
         return identify(self.pid) == Process(self.pid, self.starttime)
+
+    def end_holder(self) -> None:
+        """SIGKILL to exactly the process that wrote it, unless that is this one."""
+        if self.pid != os.getpid():
+            send(Process(self.pid, self.starttime), signal.SIGKILL)
 
     def valid(self, now_ns: int) -> bool:
         """Whether the harness is to be taken for alive."""

@@ -22,6 +22,7 @@ import msgspec
 from chaos import limb_network as network
 from chaos import messages as m
 from chaos.taker import HELD_DESCRIPTOR, MB, nameless
+from infra.substrates import census
 
 MARK = "THREENINES_FAULT"
 """Variable of takers: the fault that they belong to."""
@@ -156,6 +157,8 @@ class Limb:
             answer = m.Answer(number=question.number, error=str(error), hung=True)
         except (network.Trouble, OSError) as error:
             answer = m.Answer(number=question.number, error=str(error) or type(error).__name__)
+        except Exception as error:  # a mistake in here must not look like a host that is silent
+            answer = m.Answer(number=question.number, error=f"{type(error).__name__}: {error}")
         with self._out:
             sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
             sys.stdout.buffer.flush()
@@ -198,17 +201,12 @@ def gpu(device: int) -> m.GpuView:
 
 def _marked(fault: str, host: str) -> list[int]:
     """The processes of this host that carry the fault's mark; no fault: any."""
-    found = []
-    wanted = f"{MARK}={fault}".encode()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            variables = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
-            ours = f"THREENINES_MARK={host}".encode() in variables
-            if ours and any(v == wanted if fault else v.startswith(wanted) for v in variables):
-                found.append(int(entry))
-    return found
+
+    def ours(environ: dict[str, str]) -> bool:
+        mark = environ.get(MARK)
+        return environ.get(census.MARK) == host and (mark == fault if fault else mark is not None)
+
+    return [process.pid for process in census.marked(ours)]
 
 
 def _cpu_s(pid: int) -> float:

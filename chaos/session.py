@@ -23,16 +23,17 @@ from chaos.admission import beyond_limits, overlap
 from chaos.errors import ChaosError, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Proof, Radius, Trial
 from chaos.files import PATIENCE_S, files_of, held_for
-from chaos.guard import Charge, guard_pid, start_guard
-from chaos.healing import Healing, heal, heal_open, leftovers, restored
+from chaos.guard import LOCK_S, Charge, guard_pid, start_guard
+from chaos.healing import IN_THE_WAY_S, Healing, heal, heal_open, leftovers, restored
 from chaos.journal import Journal
-from chaos.lease import LEASE_S, RENEW_S, Renewal
+from chaos.lease import LEASE_S, RENEW_S, Renewal, read_lease
 from chaos.ledger import Ledger, Opened
 from chaos.stage import Stage
 from chaos.undo import failed
 from infra.exclusive import exclusive
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
+from infra.substrates.files import lock_patience
 from infra.topology import Fleet
 
 _KEEP_S = 0.05
@@ -370,11 +371,23 @@ def sweep(stage: Stage) -> tuple[str, ...]:
 
 
 def panic(stage: Stage) -> tuple[str, ...]:
-    """Ends everything now: a running harness' lease, every open fault, and whatever looks like one."""
+    """Ends everything now: a running harness' lease, every open fault, and whatever looks like one.
+
+    A harness that stands still and holds what an undo needs is ended.
+    """
     files = files_of(stage.environment)
+    lease = read_lease(files.lease)
     files.lease.unlink(missing_ok=True)
-    found = [_told(one) for one in heal_open(stage, "panic")]
-    found += leftovers(stage, mend=True)
+    found = []
+    with lock_patience(LOCK_S):
+        healings = heal_open(stage, "panic", IN_THE_WAY_S)
+        if lease is not None and any(one.trouble for one in healings):
+            if lease.holder_lives():
+                lease.end_holder()
+                found.append(f"the harness (process {lease.pid}) stood in the way: ended")
+            healings = (*(one for one in healings if not one.trouble), *heal_open(stage, "panic"))
+        found += [_told(one) for one in healings]
+        found += leftovers(stage, mend=True)
     ledger = Ledger(files.ledger)
     for entry in ledger.read().open:
         found.append(f"{entry.fault}: its undo failed; the stack was looked over instead")

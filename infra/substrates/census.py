@@ -26,6 +26,9 @@ SPAWNER = "THREENINES_SPAWNER"
 """Variable of spawned programs: `PID STARTTIME` of the session that wants their results."""
 
 _END_S = 10.0
+_EXEC_S = 1.0
+"""How long a program that is being loaded is waited for; it takes microseconds, unless it starves."""
+_EXEC_LOOK_S = 0.001
 _MOST_LOOKS = 50
 """On a machine where something ends all the time, so many looks have to do."""
 
@@ -142,16 +145,33 @@ def _survey(
 def environment_of(pid: int) -> dict[str, str]:
     """The variables of ours that `pid` started with; empty when they may not be read.
 
+    A process in the middle of execve(2) shows none although it will have some: it is waited for.
     Raises FileNotFoundError when there is no such process, ProcessLookupError when it has no memory.
     """
     try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
+        raw = Path(f"/proc/{pid}/environ").read_bytes() or _once_loaded(pid)
     except PermissionError:
         return {}
     if b"THREENINES_" not in raw:
         return {}
     pairs = (item.partition(b"=") for item in raw.split(b"\0") if item.startswith(b"THREENINES_"))
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def _once_loaded(pid: int) -> bytes:
+    """The environment of a process that showed none: empty, or execve(2) had not laid out its memory yet.
+
+    Until it has, the arguments read empty as well (proc_pid_cmdline(5)).
+    """
+    end = time.monotonic() + _EXEC_S
+    while True:
+        loaded = bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+        if raw or loaded:
+            return raw
+        if time.monotonic() >= end:
+            raise ProcessLookupError(f"process {pid} is still being loaded")
+        time.sleep(_EXEC_LOOK_S)
 
 
 def dwellers(namespace: Path | None) -> frozenset[Process]:

@@ -16,6 +16,7 @@ from infra.substrates.base import SubstrateError
 
 LOCK_PATIENCE_S = 120.0
 _LOCK_LOOK_S = 0.01
+_patience_s = LOCK_PATIENCE_S
 UNIX_PATH_MAX_BYTES = 107
 """Longest path of a Unix socket (sockaddr_un.sun_path without its closing zero, unix(7))."""
 
@@ -73,6 +74,20 @@ def remove_tree(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def lock_patience(seconds: float) -> Iterator[None]:
+    """How long this process waits for locks meanwhile, in all its threads.
+
+    For those who heal: the one who holds a lock may stand still, and must then be ended instead of awaited.
+    """
+    global _patience_s
+    before, _patience_s = _patience_s, seconds
+    try:
+        yield
+    finally:
+        _patience_s = before
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock file `path` alone: against other threads, processes and sessions.
 
@@ -82,14 +97,15 @@ def locked(path: Path) -> Iterator[None]:
     with explained(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        end = time.monotonic() + LOCK_PATIENCE_S
+        patience_s = _patience_s
+        end = time.monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    what = f"another session has held it for {LOCK_PATIENCE_S:.0f} s"
+                    what = f"another session has held it for {patience_s:g} s"
                     raise SubstrateError(str(path), what, "end that session") from None
                 time.sleep(_LOCK_LOOK_S)
         yield

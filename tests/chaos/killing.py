@@ -34,12 +34,12 @@ class Kill(msgspec.Struct, frozen=True):
     not_as_before: tuple[str, ...]
 
 
-def start(standing: Standing, seed: int) -> subprocess.Popen[bytes]:
+def start(standing: Standing, seed: int, *words: str) -> subprocess.Popen[bytes]:
     """A reckless harness that is at work."""
     said = files_of(standing.environment).folder / "reckless.log"
     with said.open("wb") as errors:
         program = subprocess.Popen(
-            (sys.executable, "-m", "tests.chaos.reckless", str(seed)),
+            (sys.executable, "-m", "tests.chaos.reckless", str(seed), *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,9 +1,13 @@
-"""A harness that breaks what it can until somebody kills it: `-m tests.chaos.reckless SEED < charge`."""
+"""A harness that breaks what it can until somebody kills it: `-m tests.chaos.reckless SEED < charge`.
+
+With `holding` as a second word it stops a server, takes the lock of its host, and stands still.
+"""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
 
@@ -16,6 +20,8 @@ from chaos.parameters import make_fault
 from chaos.session import Session
 from chaos.stage import Stage
 from infra.substrates.base import Capability
+from infra.substrates.files import locked
+from infra.substrates.layout import Layout
 from tests.chaos.conftest import small
 
 CHOICE: tuple[tuple[str, dict[str, object]], ...] = (
@@ -41,6 +47,8 @@ def main() -> None:
     stage = small(Stage(charge.environment, fleet=charge.fleet))
     seeds = random.Random(int(sys.argv[1]))
     with Session.open(charge.environment, fleet=charge.fleet, stage=stage) as session:
+        if sys.argv[2:] == ["holding"]:
+            _hold(session)
         cuts = Capability.CUT_LINKS in stage.substrate.capabilities()
         faults = [make_fault(name, given) for name, given in CHOICE if cuts or name != "link-cut"]
         threads = [
@@ -52,6 +60,14 @@ def main() -> None:
         print("at work", flush=True)
         for thread in threads:
             thread.join()
+
+
+def _hold(session: Session) -> None:
+    session.begin(make_fault("process-stop", {"target": "b/redis"}))
+    with locked(Layout(session.stage.environment).host("b").lock):
+        print("at work", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(9)
 
 
 def _work(session: Session, choice: random.Random, faults: list[Fault]) -> None:

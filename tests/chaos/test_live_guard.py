@@ -13,11 +13,13 @@ from chaos.fault import Proof
 from chaos.files import files_of
 from chaos.guard import guard_pid
 from chaos.healing import leftovers
-from chaos.ledger import Ledger
+from chaos.lease import read_lease
+from chaos.ledger import Ledger, boottime_ns
 from chaos.parameters import make_fault
 from chaos.session import Session, panic
 from chaos.stage import Stage
 from infra.exclusive import Occupied
+from infra.substrates.files import LOCK_PATIENCE_S
 from tests.chaos import killing
 from tests.chaos.conftest import Standing
 
@@ -48,14 +50,34 @@ def test_a_harness_that_is_held_still_loses_its_lease(standing: Standing, stage:
     try:
         assert stage.until(lambda: _open(ledger, wanted=True), PATIENCE_S).holds
         program.send_signal(signal.SIGSTOP)
-        assert stage.until(lambda: _open(ledger, wanted=False), PATIENCE_S).holds
+        assert stage.until(lambda: Proof(_run_out(stage)), PATIENCE_S).holds
+        assert stage.until(lambda: _open(ledger, wanted=False), PATIENCE_S).holds, _said(stage)
         assert leftovers(stage) == ()
         program.send_signal(signal.SIGCONT)
-        assert program.wait(PATIENCE_S) == 9
+        # It ends itself, or was ended because it stood still with a lock in its hands.
+        assert program.wait(PATIENCE_S) in (9, -signal.SIGKILL)
     finally:
         program.kill()
         program.wait()
     assert stage.until(lambda: _open(ledger, wanted=False), PATIENCE_S).holds
+    assert leftovers(stage) == ()
+
+
+@pytest.mark.parametrize("healer", ["guard", "panic"])
+def test_a_harness_that_stands_still_with_a_lock_is_ended(
+    standing: Standing, stage: Stage, healer: str
+) -> None:
+    ledger = Ledger(files_of(standing.environment).ledger)
+    program = killing.start(standing, 0, "holding")
+    try:
+        if healer == "panic":
+            panic(stage)
+            assert not ledger.read().open
+        assert stage.until(lambda: _open(ledger, wanted=False), LOCK_PATIENCE_S / 2).holds, _said(stage)
+        assert program.wait(PATIENCE_S) == -signal.SIGKILL
+    finally:
+        program.kill()
+        program.wait()
     assert leftovers(stage) == ()
 
 
@@ -130,3 +152,12 @@ def test_panic_heals_under_a_running_harness(standing: Standing, stage: Stage) -
 
 def _open(ledger: Ledger, *, wanted: bool) -> Proof:
     return Proof(bool(ledger.read().open) is wanted)
+
+
+def _run_out(stage: Stage) -> bool:
+    lease = read_lease(files_of(stage.environment).lease)
+    return lease is None or boottime_ns() >= lease.deadline_ns
+
+
+def _said(stage: Stage) -> str:
+    return files_of(stage.environment).guard_log.read_text(encoding="utf-8")

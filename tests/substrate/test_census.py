@@ -13,6 +13,7 @@ from infra.substrates.census import (
     MARK,
     Census,
     Process,
+    environment_of,
     group_base,
     group_members,
     identify,
@@ -85,6 +86,22 @@ def test_finds_and_ends_a_daemon_by_its_mark_and_spares_others(stack: str) -> No
     assert identify(ours.pid) != ours
     assert identify(other.pid) == other
     assert census.kill() == ()
+
+
+def test_a_program_that_is_being_loaded_is_seen(stack: str) -> None:
+    """Its environment reads empty for a moment, a quarter of the time in a loop like this."""
+    missed = 0
+    for _ in range(100):
+        with subprocess.Popen(("/bin/sleep", "60"), env={MARK: f"{stack}/a"}) as child:
+            missed += environment_of(child.pid).get(MARK) is None
+            child.kill()
+    assert missed == 0
+
+
+def test_a_program_without_environment_holds_up_nobody(stack: str) -> None:
+    with subprocess.Popen(("/bin/sleep", "60"), env={}) as child:
+        assert environment_of(child.pid) == {}
+        child.kill()
 
 
 def test_ends_one_that_keeps_forking_away(stack: str) -> None:
