@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from reports import grading
+from reports import grading, scenario_views
 from reports.history import compare
-from reports.model import Criterion, CriterionResult, PlannedCriterion, Report, Verdict, row_of
+from reports.model import (
+    Criterion,
+    CriterionResult,
+    PlannedCriterion,
+    Report,
+    ScenarioResult,
+    Verdict,
+    row_of,
+)
 from reports.store import RunError, RunFiles
 
 
@@ -28,6 +36,10 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
         plan_intact=files.plan_intact,
         regressions=regressions,
     )
+    scenarios = _scenarios(files)
+    gate = scenario_views.with_scenarios(
+        gate, sum(grading.passes(results[name]) for name in plans), len(plans), scenarios
+    )
     before = {c.id: c for c in earlier.criteria} if earlier is not None else {}
     return Report(
         run=files.run,
@@ -46,6 +58,7 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
         deviations=files.verdicts.deviations,
         instruments=files.verdicts.instruments,
         projections=files.verdicts.projections,
+        scenarios=scenarios,
         selftest=files.selftest,
         notes=files.notes,
         grading_rule=grading.RULE,
@@ -82,6 +95,27 @@ def _complete(files: RunFiles, plans: dict[str, PlannedCriterion]) -> dict[str, 
             id=name, title=name, category=home, claim=plan.claim, reason="planned, but never judged"
         )
     return results
+
+
+def _scenarios(files: RunFiles) -> tuple[ScenarioResult, ...]:
+    """In the plan's order, with a *not measured* one for whatever was planned and then never judged."""
+    judged = {one.name: one for one in files.verdicts.scenarios}
+    unplanned = set(judged) - {one.name for one in files.plan.scenarios}
+    if unplanned or len(judged) != len(files.verdicts.scenarios):
+        path = str(files.folder / "verdicts.json")
+        name = next(iter(sorted(unplanned)), "a scenario")
+        raise RunError(path, f"judges {name}, which plan.json does not plan once", "judge it again")
+    return tuple(
+        judged.get(one.name)
+        or ScenarioResult(
+            name=one.name,
+            title=one.title,
+            rows=one.rows,
+            expected=one.expected,
+            why=("planned, but never judged",),
+        )
+        for one in files.plan.scenarios
+    )
 
 
 def _criterion(

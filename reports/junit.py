@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from reports import figures, grading, words
+from reports import figures, grading, scenario_views, words
 from reports.model import Criterion, Report, Verdict
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -29,6 +29,8 @@ def render(report: Report) -> bytes:
         if report.run.started:
             suite.set("timestamp", _clean(report.run.started.removesuffix("Z")))
         totals = [a + b for a, b in zip(totals, counts, strict=True)]
+    more = scenario_views.junit(root, report.scenarios, _clean)
+    totals = [a + b for a, b in zip(totals, more, strict=True)]
     if report.verdict is not Verdict.PASS and totals[1] == 0:
         # Nothing failed by itself, yet the gate does not pass (cut short, other plan, nothing planned).
         suite = SubElement(root, "testsuite", name="Gate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reports import figures, words
+from reports import figures, scenario_views, words
 from reports.model import Criterion, Report, Verdict
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$@!])")
@@ -30,6 +30,7 @@ def render(report: Report) -> str:
     planned = [c for c in report.criteria if c.planned]
     if planned:
         lines += _table(planned)
+    lines += scenario_views.markdown(report.scenarios, escape)
     lines += _categories(report)
     lines += _rest(report)
     lines += [

@@ -17,7 +17,7 @@ Who decides what:
 Times for people are ISO 8601 UTC (`2026-01-31T12:00:00Z`). Units stand last in names.
 """
 
-# ruff: noqa: PLC0414  the shapes of `reports.series` are public here
+# ruff: noqa: PLC0414  the shapes of `reports.scenarios`, `series` and `verdict` are public here
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ from enum import StrEnum
 
 import msgspec
 
+from reports.scenarios import FaultTold as FaultTold
+from reports.scenarios import LookTold as LookTold
+from reports.scenarios import PlannedScenario as PlannedScenario
+from reports.scenarios import ScenarioResult as ScenarioResult
 from reports.series import Gap as Gap
 from reports.series import Level as Level
 from reports.series import Line as Line
@@ -41,6 +45,7 @@ from reports.series import RunOrder as RunOrder
 from reports.series import Samples as Samples
 from reports.series import Series as Series
 from reports.series import TimeLine as TimeLine
+from reports.verdict import Verdict as Verdict
 
 RUN_SCHEMA = "threenines.run/1"
 PLAN_SCHEMA = "threenines.plan/1"
@@ -48,16 +53,6 @@ VERDICTS_SCHEMA = "threenines.verdicts/1"
 SERIES_SCHEMA = "threenines.series/1"
 SELFTEST_SCHEMA = "threenines.selftest/1"
 REPORT_SCHEMA = "threenines.report/1"
-
-
-class Verdict(StrEnum):
-    """What a judgement can say. Unknown is a verdict; it never counts as a pass."""
-
-    PASS = "pass"  # noqa: S105  a verdict, not a secret
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    NOT_MEASURED = "not measured"
-    VOID = "void"
 
 
 class Evidence(StrEnum):
@@ -202,6 +197,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     categories: tuple[Category, ...]
     criteria: tuple[PlannedCriterion, ...]
+    scenarios: tuple[PlannedScenario, ...] = ()
     created: str | None = None
     schema: str = PLAN_SCHEMA
 
@@ -348,6 +344,7 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     deviations: tuple[Deviation, ...] = ()
     instruments: tuple[InstrumentError, ...] = ()
     projections: tuple[Projection, ...] = ()
+    scenarios: tuple[ScenarioResult, ...] = ()
     schema: str = VERDICTS_SCHEMA
 
 
@@ -504,6 +501,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     deviations: tuple[Deviation, ...] = ()
     instruments: tuple[InstrumentError, ...] = ()
     projections: tuple[Projection, ...] = ()
+    scenarios: tuple[ScenarioResult, ...] = ()
     selftest: SelfTest | None = None
     notes: tuple[str, ...] = ()
     """What the rendering has to say: files beside the run that could not be used."""

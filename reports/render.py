@@ -12,7 +12,19 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import annotation, assemble, figures, grading, history, junit, markdown, metrics, store, words
+from reports import (
+    annotation,
+    assemble,
+    figures,
+    grading,
+    history,
+    junit,
+    markdown,
+    metrics,
+    scenario_views,
+    store,
+    words,
+)
 from reports.model import Criterion, Report, Series, SeriesFile, Verdict
 from reports.store import RunError
 
@@ -100,6 +112,8 @@ def page(report: Report, series: SeriesFile | None) -> str:
         unmeasured=words.unmeasured(report),
         run_plots=_drawn(by_criterion.get(RUN_WIDE, []), None, "run"),
         has_series=series is not None,
+        scenarios=scenario_views.urgent_first(report.scenarios),
+        scenario_summary=scenario_views.summary(report.scenarios),
         title=words.title_of(report),
     )
 

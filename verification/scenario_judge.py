@@ -14,10 +14,10 @@ from chaos.scenario_looks import AnyLook, LoadHolds
 from chaos.scenario_play import Phase, Played
 from loadtests.histogram import Histogram
 from loadtests.outcome import Outcome
-from reports.model import Verdict
+from reports.model import FaultTold, LookTold, Verdict
 from verification.checkers import load as load_checker
 from verification.history import History
-from verification.scenario_result import FaultTold, LookTold, Result
+from verification.scenario_result import Result
 
 
 @dataclass(frozen=True)

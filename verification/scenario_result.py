@@ -4,33 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from reports.model import Verdict
+from reports.model import FaultTold, LookTold, Verdict
 
 SCHEMA = "threenines.scenario-result/1"
-
-
-class FaultTold(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault of a scenario."""
-
-    fault: str
-    effect: str
-    proved: bool
-    restored: bool
-    lasted_s: float
-    simulated: bool = False
-    trouble: str = ""
-
-
-class LookTold(msgspec.Struct, frozen=True, kw_only=True):
-    """One look: what had to hold, whether it did, and after how long it held for good (None: it did not)."""
-
-    phase: str
-    what: str
-    verdict: Verdict
-    within_s: float
-    after_s: float | None = None
-    seen: str = ""
-    looks: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,132 @@
+"""Scenarios in the gate's answer, in `report.md`, `junit.xml` and `metrics.prom`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from xml.etree.ElementTree import Element, SubElement
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from reports import figures
+from reports.grading import Gate, grade_share
+from reports.model import ScenarioResult, Verdict
+
+SUITE = "Scenarios"
+_PHASES = ("before", "during", "after")
+
+
+def with_scenarios(gate: Gate, passed: int, planned: int, scenarios: Sequence[ScenarioResult]) -> Gate:
+    """The gate over `planned` criteria, `passed` of which pass, and over the planned scenarios.
+
+    A scenario that fails fails it; one that is not proven leaves it undecided at best.
+    """
+    if not scenarios or gate.verdict is Verdict.VOID:
+        return gate
+    counts = Counter(one.verdict for one in scenarios)
+    failed, good = counts[Verdict.FAIL], counts[Verdict.PASS]
+    share = (passed + good) / (planned + len(scenarios))
+    grade = gate.grade if gate.grade is None and planned else grade_share(share, failed=failed > 0)
+    told = f"{good} of {figures.plural(len(scenarios), 'scenario')} passed"
+    if failed:
+        told += f", {failed} failed"
+    if gate.verdict is Verdict.FAIL:
+        return dataclasses.replace(
+            gate, grade=grade_share(share, failed=True), reason=f"{gate.reason}; {told}"
+        )
+    reason = told if gate.verdict is Verdict.NOT_MEASURED else f"{gate.reason}; {told}"
+    if failed:
+        return Gate(Verdict.FAIL, grade_share(share, failed=True), reason)
+    open_ = good < len(scenarios) or gate.verdict is Verdict.INCONCLUSIVE
+    return Gate(Verdict.INCONCLUSIVE if open_ else Verdict.PASS, grade, reason)
+
+
+def summary(scenarios: Sequence[ScenarioResult]) -> str:
+    """How many passed, failed, were not proven and were not run, in a sentence."""
+    counts = Counter(one.verdict for one in scenarios)
+    parts = [f"{counts[Verdict.PASS]} passed", f"{counts[Verdict.FAIL]} failed"]
+    parts.append(f"{counts[Verdict.INCONCLUSIVE] + counts[Verdict.VOID]} could not be decided")
+    parts.append(f"{counts[Verdict.NOT_MEASURED]} were not run")
+    return f"Of {figures.plural(len(scenarios), 'scenario')} {', '.join(parts)}."
+
+
+def why(one: ScenarioResult) -> str:
+    """Why its verdict is what it is, in one line; empty for a pass."""
+    return "; ".join(one.why)
+
+
+def urgent_first(scenarios: Sequence[ScenarioResult]) -> tuple[ScenarioResult, ...]:
+    """Failed, undecided, passed, not run; each in the plan's order."""
+    order = (Verdict.FAIL, Verdict.VOID, Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.NOT_MEASURED)
+    return tuple(sorted(scenarios, key=lambda one: order.index(one.verdict)))
+
+
+def markdown(scenarios: Sequence[ScenarioResult], escape: Callable[[str], str]) -> list[str]:
+    """Lines of `report.md`; none without scenarios."""
+    if not scenarios:
+        return []
+    lines = ["### Scenarios", "", summary(scenarios), ""]
+    lines += ["| | scenario | rows | before · during · after | why |", "|---|---|---|---|---|"]
+    for one in urgent_first(scenarios):
+        verdict = f"{figures.SIGNS[one.verdict]} {figures.WORDS[one.verdict].lower()}"
+        phases = " · ".join(one.steady(phase).value for phase in _PHASES) if one.looks else figures.DASH
+        cells = (verdict, one.name, ", ".join(one.rows), phases, why(one))
+        lines.append(f"| {' | '.join(map(escape, cells))} |")
+    return [*lines, ""]
+
+
+def junit(
+    root: Element, scenarios: Sequence[ScenarioResult], clean: Callable[[str], str]
+) -> tuple[int, int, int]:
+    """Adds a suite; answers with its tests, failures and skipped. What is not proven is a failure too."""
+    if not scenarios:
+        return 0, 0, 0
+    suite = SubElement(root, "testsuite", name=SUITE)
+    failures = skipped = 0
+    for one in scenarios:
+        case = SubElement(
+            suite,
+            "testcase",
+            name=clean(f"{one.name} {one.title}"),
+            classname="scenarios",
+            time=f"{one.took_s or 0.0:.3f}",
+        )
+        message = clean(f"{one.verdict.value}: {why(one)}")
+        text = clean("\n".join(_lines(one)))
+        if one.verdict is Verdict.NOT_MEASURED:
+            SubElement(case, "skipped", message=message)
+            skipped += 1
+        elif one.verdict is Verdict.PASS:
+            SubElement(case, "system-out").text = text
+        else:
+            SubElement(case, "failure", message=message, type=one.verdict.value).text = text
+            failures += 1
+    for key, value in (("tests", len(scenarios)), ("failures", failures), ("skipped", skipped), ("errors", 0)):
+        suite.set(key, str(value))
+    suite.set("time", f"{sum(one.took_s or 0.0 for one in scenarios):.3f}")
+    return len(scenarios), failures, skipped
+
+
+def _lines(one: ScenarioResult) -> Iterator[str]:
+    yield f"rows: {', '.join(one.rows)}"
+    yield f"expected beforehand: {one.expected}"
+    for fault in one.faults:
+        proof = "took effect" if fault.proved else "NOT PROVED"
+        back = "all as before" if fault.restored else f"NOT AS BEFORE: {fault.trouble}"
+        yield f"fault: {fault.fault}: {proof} ({fault.effect}); {fault.lasted_s:.1f} s; {back}"
+    for look in one.looks:
+        yield f"{look.phase}: {look.what}: {look.verdict.value} {look.seen}".rstrip()
+
+
+def metrics(
+    scenarios: Sequence[ScenarioResult], scope: list[str], labels: list[str], at: float, codes: dict[Verdict, int]
+) -> Iterator[Metric]:
+    """Families of `metrics.prom`; none without scenarios."""
+    if not scenarios:
+        return
+    told = ", ".join(f"{code} {verdict.value}" for verdict, code in codes.items())
+    family = GaugeMetricFamily("threenines_scenario_verdict", f"{told}.", labels=[*labels, "scenario"])
+    for one in scenarios:
+        family.add_metric([*scope, one.name], codes[one.verdict], timestamp=at)
+    yield family
