@@ -102,7 +102,12 @@ def junit(
         else:
             SubElement(case, "failure", message=message, type=one.verdict.value).text = text
             failures += 1
-    for key, value in (("tests", len(scenarios)), ("failures", failures), ("skipped", skipped), ("errors", 0)):
+    for key, value in (
+        ("tests", len(scenarios)),
+        ("failures", failures),
+        ("skipped", skipped),
+        ("errors", 0),
+    ):
         suite.set(key, str(value))
     suite.set("time", f"{sum(one.took_s or 0.0 for one in scenarios):.3f}")
     return len(scenarios), failures, skipped
@@ -120,7 +125,11 @@ def _lines(one: ScenarioResult) -> Iterator[str]:
 
 
 def metrics(
-    scenarios: Sequence[ScenarioResult], scope: list[str], labels: list[str], at: float, codes: dict[Verdict, int]
+    scenarios: Sequence[ScenarioResult],
+    scope: list[str],
+    labels: list[str],
+    at: float,
+    codes: dict[Verdict, int],
 ) -> Iterator[Metric]:
     """Families of `metrics.prom`; none without scenarios."""
     if not scenarios:

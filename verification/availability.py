@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from reports.model import FaultRate, Gap, OutageEpisode, Projection
@@ -27,15 +28,23 @@ WEEK_S = 7 * 86_400.0
 BUDGET_S = 604.8
 """Of a week at 99.9 %."""
 UNKNOWN = "unknown"
+_ROUNDING_S = 1e-3
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question to the service, in seconds of one clock; `ok`: it was answered well."""
+    """One question to the service, in seconds of one clock; `ok`: it was answered well.
+
+    `until_s`: it was asked again and again until then, never with a gap, and always answered like this.
+    `since_s`: when what is not answered now was last answered well, if that is longer ago than the probe
+    before this one.
+    """
 
     start_s: float
     end_s: float
     ok: bool
+    until_s: float | None = None
+    since_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def watch(
     known: list[tuple[float, float]] = []
     for source, asked in probes.items():
         for probe in asked:
-            if not probe.start_s <= probe.end_s:
+            if not probe.start_s <= probe.end_s <= _until(probe):
                 raise ValueError(f"a probe of {source} ends before it begins: the clock went back")
         outages, stretches = _one_source(sorted(asked, key=lambda probe: probe.start_s), gap_s)
         seen += [(start, end, source) for start, end in outages]
@@ -112,15 +121,22 @@ def _one_source(
         if probe.ok:
             if down is not None:
                 outages.append((down, probe.end_s))
-            good, down = probe.end_s, None
-        elif down is None:
-            down = probe.start_s if good is None else good
-        last = probe.end_s if last is None else max(last, probe.end_s)
+            good, down = _until(probe), None
+        else:
+            if down is None:
+                down = probe.start_s if good is None else good
+            if probe.since_s is not None:
+                down = max(begun, min(down, probe.since_s))
+        last = _until(probe) if last is None else max(last, _until(probe))
     if begun is not None and last is not None:
         if down is not None:
             outages.append((down, last))
         stretches.append((begun, last))
     return outages, stretches
+
+
+def _until(probe: Probe) -> float:
+    return probe.end_s if probe.until_s is None else probe.until_s
 
 
 def _merged(seen: list[tuple[float, float, str]], causes: Sequence[Cause]) -> Iterable[OutageEpisode]:
@@ -150,6 +166,27 @@ def _gaps(known: list[tuple[float, float]]) -> Iterable[Gap]:
         if covered > -math.inf and start > covered:
             yield Gap(start_s=covered, length_s=start - covered, reason="nobody probed")
         covered = max(covered, end)
+
+
+def first(watched: Watched, known_s: float) -> Watched:
+    """The beginning of it, up to the instant at which somebody had watched for `known_s`."""
+    left, at = known_s, watched.start_s
+    for gap in watched.gaps:
+        if left <= gap.start_s - at:
+            break
+        left -= gap.start_s - at
+        at = gap.start_s + gap.length_s
+    end = min(watched.end_s, at + left)
+    return Watched(
+        watched.start_s,
+        end,
+        tuple(
+            msgspec.structs.replace(one, length_s=min(one.length_s, end - one.start_s))
+            for one in watched.episodes
+            if one.start_s < end
+        ),
+        tuple(gap for gap in watched.gaps if gap.start_s < end),
+    )
 
 
 def probes_of_prometheus(values: Iterable[tuple[float, str]], step_s: float) -> tuple[Probe, ...]:
@@ -183,17 +220,18 @@ class Budget:
 def budget(watched: Watched, *, allowed_s: float = BUDGET_S, period_s: float = WEEK_S) -> Budget:
     """The standing of observed availability: broken at any time, kept only when the time has passed.
 
-    What nobody watched could have been an outage, so a pass needs room for it in the budget.
+    The time that has to pass is time that somebody watched: a gap makes it longer. What nobody watched could
+    have been an outage, so a pass needs room for it in the budget as well.
     """
     used, unwatched = watched.down_s(), math.fsum(gap.length_s for gap in watched.gaps)
-    length = watched.end_s - watched.start_s
+    length = watched.known_s
     told = f"{used:.1f} s of {allowed_s:g} s used"
     day = f"day {min(length / 86_400.0, period_s / 86_400.0):.1f} of {period_s / 86_400.0:g}"
     proven: bool | None = None
     reason = f"{day}: {told}"
     if used > allowed_s:
         proven, reason = False, f"{told}"
-    elif length >= period_s:
+    elif length >= period_s - _ROUNDING_S:
         if used + unwatched <= allowed_s:
             proven, reason = True, told
         else:

@@ -155,7 +155,7 @@ def _commit_of(folder: Path) -> str | None:
 
 
 class _Planned(msgspec.Struct):
-    """The part of `plan.json` that the gate compares; a soak's has no catalogue of its own."""
+    """The part of `plan.json` that the gate compares."""
 
     profile: str
     catalogue: Catalogue | None = None

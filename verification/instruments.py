@@ -26,13 +26,15 @@ def measured(history: History, loads: Sequence[HostLoad]) -> tuple[HostInstrumen
         for op in history.of("clock-offset")
         if op.key is not None and op.kind is Kind.OK and (done := op.completed()) is not None
     }
-    late = {load.host: _late_ms(load) for load in loads}
+    late: dict[str, float] = {}
+    for load in loads:
+        late[load.host] = max(late.get(load.host, 0.0), _late_ms(load) or 0.0)
     return tuple(
         HostInstruments(
             host=host,
             clock_step_ns=told.clock_step_ns,
             wake_late_p99_ms=told.wake_late_p99_ms,
-            generator_late_p99_ms=late.get(host),
+            generator_late_p99_ms=late.get(host) or None,
             clock_offset_ns=offsets[host].offset_ns if host in offsets else None,
             clock_offset_error_ns=offsets[host].error_ns if host in offsets else None,
         )

@@ -70,7 +70,7 @@ def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHE
     voids: list[Void] = []
     for entry in plan.catalogue.criteria:
         if not plan.plans(entry.id):
-            results.append(_unplanned(entry, plan.profile))
+            results.append(unplanned(entry, plan.profile))
             continue
         found, judgement = _one(plan, history, entry, checkers, shortfall)
         if found is None:
@@ -119,7 +119,8 @@ def _one(
     return found, judgement
 
 
-def _unplanned(entry: CatalogueEntry, profile: str) -> CriterionResult:
+def unplanned(entry: CatalogueEntry, profile: str) -> CriterionResult:
+    """The row of a criterion that a profile does not plan: not measured, and who would."""
     where = ", ".join(entry.plans)
     reason = f"profile {profile} does not plan it" + (f"; {where} does" if where else "")
     return _bare(entry, reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from reports.model import FaultTold, LookTold, Verdict
@@ -38,6 +40,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def simulated(self) -> bool:
         """Whether a stand-in took a fault's part."""
         return any(fault.simulated for fault in self.faults)
+
+
+def worst(results: Sequence[Result]) -> Verdict:
+    """Of several results: fail, else inconclusive, else pass. Without any: inconclusive."""
+    verdicts = {result.verdict for result in results}
+    order = (Verdict.FAIL, Verdict.INCONCLUSIVE)
+    return next((one for one in order if one in verdicts), Verdict.PASS if verdicts else Verdict.INCONCLUSIVE)
 
 
 def exit_status(verdict: Verdict) -> int:

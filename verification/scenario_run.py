@@ -24,7 +24,6 @@ from chaos.session import Session
 from infra.substrates.base import Substrate
 from loadtests.raw import Raw
 from loadtests.workload import load_workload
-from reports.model import Verdict
 from verification import machine
 from verification.deployment import Deployment
 from verification.history import History
@@ -32,7 +31,7 @@ from verification.judge import write_file
 from verification.links import LoadLink
 from verification.progress import Progress
 from verification.scenario_judge import judge
-from verification.scenario_result import Result, markdown
+from verification.scenario_result import Result, markdown, worst
 
 LONGEST_LOAD_S = 3600
 
@@ -87,13 +86,6 @@ def run_on(
         write_file(folder / "report.md", _together(scenario, results).encode())
         write_file(folder / "result.json", msgspec.json.encode(results))
     return folder, tuple(results)
-
-
-def worst(results: tuple[Result, ...]) -> Verdict:
-    """Of several results: fail, else inconclusive, else pass. Without any: inconclusive."""
-    verdicts = {result.verdict for result in results}
-    order = (Verdict.FAIL, Verdict.INCONCLUSIVE)
-    return next((one for one in order if one in verdicts), Verdict.PASS if verdicts else Verdict.INCONCLUSIVE)
 
 
 def judge_folder(folder: Path) -> Result:

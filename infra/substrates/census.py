@@ -28,7 +28,7 @@ SPAWNER = "THREENINES_SPAWNER"
 _END_S = 10.0
 _EXEC_S = 1.0
 """How long a program that is being loaded is waited for; it takes microseconds, unless it starves."""
-_EXEC_LOOK_S = 0.001
+_LOOK_S = 0.001
 _MOST_LOOKS = 50
 """On a machine where something ends all the time, so many looks have to do."""
 
@@ -58,6 +58,19 @@ def stopped(pid: int) -> bool:
     """Whether a process stands still by a signal."""
     fields = _stat(pid)
     return fields is not None and fields[0] in ("T", "t")
+
+
+def _stands_still(process: Process) -> bool:
+    """Whether no thread runs its own code any more: a signal only takes effect when the kernel next runs it.
+
+    One that waits in the kernel ("D") meets the signal before it comes back.
+    """
+    try:
+        threads = os.listdir(f"/proc/{process.pid}/task")
+    except OSError:
+        return True  # gone
+    states = {fields[0] for thread in threads if (fields := _stat(process.pid, thread)) is not None}
+    return states <= {"T", "t", "D", "Z", "X"} or identify(process.pid) != process
 
 
 def view_of(process: Process) -> ProcessView | None:
@@ -171,7 +184,7 @@ def _once_loaded(pid: int) -> bytes:
             return raw
         if time.monotonic() >= end:
             raise ProcessLookupError(f"process {pid} is still being loaded")
-        time.sleep(_EXEC_LOOK_S)
+        time.sleep(_LOOK_S)
 
 
 def dwellers(namespace: Path | None) -> frozenset[Process]:
@@ -248,7 +261,14 @@ class Census:
             set_frozen(self.cgroup, True, timeout_s)
             if self.processes() <= group_members(self.cgroup):
                 return
-        self.stop()
+        end = time.monotonic() + timeout_s
+        for process in self.stop():
+            while not _stands_still(process):
+                if time.monotonic() >= end:
+                    raise SubstrateError(
+                        f"host {self.host}", f"process {process.pid} does not stop", "look at its state"
+                    )
+                time.sleep(_LOOK_S)
 
     def thaw(self, timeout_s: float = _END_S) -> None:
         """Everybody goes on; whoever was stopped by a signal too. Raises SubstrateError."""
@@ -375,10 +395,13 @@ def _pids() -> Iterator[int]:
     return iter(sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True))
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat after the command's name: state first, so field 22 is at 19."""
+def _stat(pid: int, thread: str = "") -> list[str] | None:
+    """The fields of /proc/PID/stat after the command's name: state first, so field 22 is at 19.
+
+    Of one thread where `thread` names it.
+    """
     try:
-        raw = Path(f"/proc/{pid}/stat").read_bytes()
+        raw = Path(f"/proc/{pid}/task/{thread}/stat" if thread else f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return raw[raw.rindex(b")") + 2 :].decode("ascii").split()

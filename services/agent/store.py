@@ -163,7 +163,9 @@ class StoreState:
         self._check()
         if not self._sure:
             with elsewhere():
-                await self.load()
+                async with self._lock:
+                    if not self._sure:  # a write was under way, and has its answer now
+                        await self._load()
             self._check()
 
     async def _load(self) -> int:

@@ -122,12 +122,14 @@ class FakeBacking:
     """etcd behind hostd, with outcomes to order."""
 
     def __init__(self) -> None:
+        self.reads = 0
         self.items: dict[str, tuple[bytes, int]] = {}
         self.late: list[StateWrite] = []
         self.revision = 1
         self.outcomes: list[str] = []
 
     async def write(self, write: StateWrite) -> int:
+        await asyncio.sleep(0)  # others have their turn while it is under way
         outcome = self.outcomes.pop(0) if self.outcomes else "ok"
         if outcome == "late":
             self.late.append(write)
@@ -148,6 +150,7 @@ class FakeBacking:
         return True
 
     async def read(self, read: StateRead) -> StateContent:
+        self.reads += 1
         return StateContent(self.revision, tuple((key, *item) for key, item in self.items.items()))
 
 
@@ -206,6 +209,15 @@ async def test_after_a_write_without_an_answer_the_store_is_asked_what_stands(
     assert caught.value.definite is definite
     assert (ground.touched > touched) is not definite
     assert await ground.state.get("k") == stands
+
+
+async def test_readers_wait_for_a_write_and_do_not_ask_the_store() -> None:
+    ground = Ground()
+    await ground.state.put("k", "old")
+    before = ground.backing.reads
+    _, *found = await asyncio.gather(ground.state.put("k", "new"), *(ground.state.get("k") for _ in range(5)))
+    assert found == ["new"] * 5
+    assert ground.backing.reads == before
 
 
 async def test_a_write_that_comes_through_late_undoes_no_newer_one() -> None:

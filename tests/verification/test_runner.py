@@ -24,7 +24,7 @@ from loadtests.record import Kind, Record, now_ns, raw
 from reports import render
 from reports.model import Run, RunState, Verdict
 from tests.verification import stories
-from verification import runner
+from verification import run_folder, runner
 from verification.campaigns import discovery, faults, monitoring
 from verification.catalogue import Catalogue, load_catalogue
 from verification.history import History
@@ -253,19 +253,19 @@ def test_a_run_that_is_stopped_is_kept_as_incomplete(tmp_path, deployment, monke
 
 
 def test_two_runs_in_one_second_do_not_share_a_folder(tmp_path):
-    paths = {runner._fresh(tmp_path, "same") for _ in range(3)}
+    paths = {run_folder.fresh(tmp_path, "same") for _ in range(3)}
     assert len(paths) == 3
     (tmp_path / "file").touch()
     with pytest.raises(PlanError, match="cannot be written"):
-        runner._fresh(tmp_path / "file", "x")
+        run_folder.fresh(tmp_path / "file", "x")
 
 
 def test_time_is_told_in_utc():
-    assert runner._now().endswith("Z")
+    assert run_folder.now().endswith("Z")
     assert abs(time.time() - now_wall()) < 5
 
 
 def now_wall() -> float:
     from datetime import datetime
 
-    return datetime.fromisoformat(runner._now()).timestamp()
+    return datetime.fromisoformat(run_folder.now()).timestamp()

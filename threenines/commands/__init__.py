@@ -59,6 +59,7 @@ TABLE = (
     Entry("verify", "Measure a running stack against its criteria and write the report.", _PROOF),
     Entry("chaos", "Break things on purpose, under guard.", _PROOF),
     Entry("sim", "Run the ownership protocol through simulated weeks of faults.", _PROOF),
+    Entry("soak", "Watch a stack for seven days, and say at any moment how it stands.", _PROOF),
     Entry("selftest", "Judge the judge on systems whose truth is known.", _PROOF),
     Entry("criteria", "List what must be true.", _HISTORY),
     Entry("report", "Render a run again.", _HISTORY),

@@ -43,7 +43,7 @@ def gate(
     from datetime import UTC, datetime
 
     from threenines.commands.evidence import keys_folder
-    from verification import evidence_keys, gate_sources
+    from verification import evidence_keys, gate_sources, soak, soak_run
     from verification import gate as gates
     from verification.catalogue import load_catalogue
     from verification.policy import load_policy, read_policy
@@ -55,8 +55,19 @@ def gate(
     trust = evidence_keys.trusted(keys_folder(keys))
     sources, unread = gate_sources.read_sources(home, trust, catalogue, released)
     admitted, unfit = gates.admit(sources, asked, gate_sources.distance_to(released), now)
-    judged, edited = gate_sources.check_judged(admitted, lambda _: gate_sources.judge_history)
-    decision = gates.decide(catalogue, asked, judged, (*unread, *unfit, *edited), released, now)
+    judges = {soak.PROFILE: soak_run.judge_history}
+    judged, edited = gate_sources.check_judged(
+        admitted, lambda profile: judges.get(profile, gate_sources.judge_history)
+    )
+    decision = gates.decide(
+        catalogue,
+        asked,
+        judged,
+        (*unread, *unfit, *edited),
+        released,
+        now,
+        extra={soak.PROFILE: soak.CRITERIA},
+    )
     if json:
         import msgspec
 

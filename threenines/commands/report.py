@@ -42,10 +42,15 @@ def report(
     junit.xml into the run's folder. The same history gives the same bytes. Exit status: the verdict's.
     """
     folder = store.resolve(run, out if out is not None else store.default_out())
-    if judge and (folder / "plan.json").is_file() and any((folder / "history").glob("*.jsonl")):
-        from verification.judge import judge_run
+    if judge and (folder / "plan.json").is_file():
+        if any((folder / "history").glob("*.jsonl")):
+            from verification.judge import judge_run
 
-        judge_run(folder)
+            judge_run(folder)
+        elif any((folder / "soak").glob("*.jsonl")):
+            from verification.soak_run import judge_folder
+
+            judge_folder(folder)
     from reports import assemble, render
 
     rendered = render.render(folder)

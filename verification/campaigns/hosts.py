@@ -30,8 +30,8 @@ POLL_S = 0.25
 LINGER_S = 0.05
 SWITCH_LIMIT_S = 10.0
 HOME_TRIES = 3
-CALL_EVERY_MS = 40.0
-REGISTER_EVERY_MS = 100.0
+CALL_EVERY_MS = 100.0
+REGISTER_EVERY_MS = 200.0
 BODIES = {"recall": msgspec.Raw(b'{"key":"probe"}'), "_ping": msgspec.Raw(b"{}")}
 """Reads of an agent's state: answered by nobody but an owner that has loaded it."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loadtests.outcome import HostOutcome, Outcome
-from loadtests.protocol import LoadSecond
-from verification.history import History, Kind, value_of
+from loadtests.protocol import LoadPlan, LoadSecond
+from verification.history import History, Kind, Operation, value_of
 from verification.plan import RunPlan
 
 LOAD_OPERATIONS = ("load-lookup", "load-call", "load-http-lookup", "load-http-call")
 MARKS = ("load-plan", "load-second")
+APART_S = 10.0
+"""Generators of one host that count from instants no further apart belong to one load."""
 ENDS_EARLY_S = 5.0
 """A load may have ended so long before the last trial; the harness ends it when all trials are over."""
 
@@ -40,25 +43,57 @@ class HostLoad:
 
 
 def measure(plan: RunPlan, history: History) -> tuple[HostLoad, ...]:
-    """The load of each host of the run, from its first planned instant to its last completion."""
-    outcome = Outcome()
+    """Each load of each host of the run, from its first planned instant to its last completion.
+
+    A run that went on where it was stopped, or that had scenarios between its trials, has several.
+    """
+    found: list[HostLoad] = []
+    for host in plan.hosts:
+        told = [one for one in _outcomes(history, host) if one.told]
+        later = [_begin_ns(one) for one in told[1:]]
+        found += [
+            _by_seconds(plan, history, one, until_ns) for one, until_ns in itertools.zip_longest(told, later)
+        ] or [_by_operations(plan, history, host)]
+    return tuple(found)
+
+
+def _outcomes(history: History, host: str) -> list[HostOutcome]:
+    """The loads of a host, one for each begin, in the order in which they began."""
+    told: list[tuple[int, Operation]] = []
     for operation in history.of(*MARKS):
-        outcome.take_record(operation.invoke)
-        if operation.completion is not None:
-            outcome.take_record(operation.completion)
-    return tuple(
-        _by_seconds(plan, history, outcome.hosts[host])
-        if host in outcome.hosts and outcome.hosts[host].told
-        else _by_operations(plan, history, host)
-        for host in plan.hosts
-    )
+        if operation.invoke.host != host:
+            continue
+        if operation.f == "load-plan":
+            begin_ns = value_of(operation.invoke, LoadPlan).begin_ns or operation.invoke.time_ns
+        elif operation.completion is not None:
+            begin_ns = operation.invoke.time_ns - value_of(operation.completion, LoadSecond).second * 10**9
+        else:
+            continue
+        told.append((begin_ns, operation))
+    told.sort(key=lambda one: one[0])
+    outcomes: list[Outcome] = []
+    last_ns: int | None = None
+    for begin_ns, operation in told:
+        if last_ns is None or begin_ns - last_ns > APART_S * 1e9:
+            outcomes.append(Outcome())
+        last_ns = begin_ns
+        for record in (operation.invoke, operation.completion):
+            if record is not None:
+                outcomes[-1].take_record(record)
+    return [outcome.hosts[host] for outcome in outcomes]
 
 
 def shortfall(plan: RunPlan, loads: tuple[HostLoad, ...]) -> str | None:
-    """Why the load does not count; None when it does."""
+    """Why the load does not count; None when it does. What was reached is judged over all loads of a host."""
+    for host in dict.fromkeys(load.host for load in loads):
+        told = [load.outcome for load in loads if load.host == host and load.outcome is not None]
+        planned, arrivals = sum(one.planned for one in told), sum(one.arrivals for one in told)
+        if planned and arrivals < plan.load.least_share * planned:
+            share = f"{arrivals / planned:.1%} of its {planned:,} planned arrivals"
+            return f"the load on {host} reached {share} ({plan.load.least_share:.0%} are needed)"
     for load in loads:
         if load.outcome is not None:
-            why = load.outcome.shortfall(plan.load.least_share)
+            why = load.outcome.shortfall(0.0)
             if why is not None:
                 return why
             if load.ended_early_s > ENDS_EARLY_S:
@@ -88,7 +123,11 @@ def look_ups(history: History, host: str) -> int | None:
     return sum(kind.ok + kind.fail + kind.info for kind in kinds)
 
 
-def _by_seconds(plan: RunPlan, history: History, outcome: HostOutcome) -> HostLoad:
+def _begin_ns(outcome: HostOutcome) -> int:
+    return min((told.begin_ns for told in outcome.plans), default=0)
+
+
+def _by_seconds(plan: RunPlan, history: History, outcome: HostOutcome, until_ns: int | None) -> HostLoad:
     return HostLoad(
         host=outcome.host,
         operations=outcome.operations,
@@ -97,18 +136,19 @@ def _by_seconds(plan: RunPlan, history: History, outcome: HostOutcome) -> HostLo
         per_s=plan.load.per_s,
         users=sum(told.users for told in outcome.plans),
         outcome=outcome,
-        ended_early_s=_ended_early_s(plan, history, outcome),
+        ended_early_s=_ended_early_s(plan, history, outcome, until_ns),
     )
 
 
-def _ended_early_s(plan: RunPlan, history: History, outcome: HostOutcome) -> float:
-    begin_ns = min((told.begin_ns for told in outcome.plans), default=0)
+def _ended_early_s(plan: RunPlan, history: History, outcome: HostOutcome, until_ns: int | None) -> float:
+    begin_ns = _begin_ns(outcome)
     with_load = {trial.id for trial in plan.faults}  # trials on hosts come when the load has been ended
     last_ns = max(
         (
             operation.invoke.time_ns
             for operation in history.of("trial", "lookup")
-            if operation.f == "lookup" or operation.key in with_load
+            if (operation.f == "lookup" or operation.key in with_load)
+            and (until_ns is None or operation.invoke.time_ns < until_ns)
         ),
         default=0,
     )
