@@ -1,4 +1,4 @@
-"""Sets up a measuring bench: probes on every host, files for what they tell, the load. One run may have many."""
+"""Sets up a measuring bench: probes on every host, files for what they tell, the load."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RAW_PROFILES = ("quick",)
 
 
 def unused(folder: Path, stem: str) -> Path:
-    """`stem.jsonl`, or `stem.2.jsonl`, … where a bench before this one has written; a cut file stays as it is."""
+    """`stem.jsonl`, or `stem.2.jsonl`, … where a bench before has written: a cut file stays as it is."""
     number = 1
     while True:
         path = folder / (f"{stem}.jsonl" if number == 1 else f"{stem}.{number}.jsonl")

@@ -16,7 +16,7 @@ import msgspec
 
 from reports import model
 from reports.model import CriterionResult, Deviation, Evidence, Verdict, Verdicts, Void
-from verification import drift, estimators, instruments, statistics
+from verification import drift, estimators, instruments, night_log, statistics
 from verification.catalogue import CatalogueEntry, Estimator
 from verification.checkers import CHECKERS, Checker
 from verification.checkers import load as load_checker
@@ -61,6 +61,7 @@ class Judged:
 
 def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHECKERS) -> Judged:
     """Judges every row of the catalogue, in its order. Pure."""
+    history = night_log.counted(history)
     loads = load_checker.measure(plan, history)
     shortfall = load_checker.shortfall(plan, loads)
     errors = instruments.measured(history, loads)
@@ -85,7 +86,12 @@ def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHE
     verdicts = Verdicts(
         criteria=_together(results, judgements),
         voids=tuple(voids),
-        deviations=(*_cut_off(history), *_left_the_plan(plan, history, results)),
+        deviations=(
+            *night_log.deviations(history),
+            *_cut_off(history),
+            *_left_the_plan(plan, history, results),
+        ),
+        scenarios=night_log.scenario_results(plan.scenarios, history),
         projections=tuple(
             msgspec.structs.replace(judgement.projection, criterion=name)
             for name, judgement in judgements.items()

@@ -1,182 +1,344 @@
-"""A night of scenarios within a time budget: the least known first, and on where it was stopped.
+"""A night: campaigns and scenarios on one stack within a budget, the most informative first, into one run.
 
-`nightly.jsonl` beside the runs holds a line for each scenario that began and one for each that ended; a line
-that was cut in the middle is passed over. What is next follows from it alone.
+    fix the plan and its order → stand the stack up → turn by turn → leave the stack as found → judge
+
+The plan is hashed before the first turn. What comes next follows from the plan and the run's history alone,
+so a night that was stopped, killed or ran out of its budget goes on where it was: what came to its end is
+not repeated, what was cut is void and repeated.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
+import contextlib
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from chaos.scenario import Scenario, ScenarioError
-from reports.model import Verdict
+from chaos.scenario import Scenario
+from infra.substrates.base import Substrate
+from loadtests.workload import load_workload
+from reports.model import Report, RunState
+from verification import machine, night_campaigns
+from verification.bench_setup import open_bench, start_load, unused
+from verification.campaigns import discovery, instruments
+from verification.catalogue import Catalogue, load_catalogue
 from verification.deployment import Deployment
-from verification.judge import write_file
+from verification.history import HistoryError
+from verification.homecoming import bring_home
+from verification.judge import judge_run
+from verification.night_log import ALL_DONE, BUDGET, NightLog, Turn, TurnTold, read_log, turns
+from verification.night_plan import (
+    Kind,
+    Piece,
+    judged_by,
+    next_turn,
+    ordered,
+    planned_scenario,
+    scenario_piece,
+    words,
+)
+from verification.plan import PlanError, RunPlan, read_plan
 from verification.progress import Progress
-from verification.scenario_run import Wish, run_scenario, worst
+from verification.run_folder import RunFolder, fleet_sha256
+from verification.runner import STOPPING, Interrupted, Request, plan_run, signals_ignored, stopped_by_signals
+from verification.scenario_run import Wish, run_on
 
-JOURNAL = "nightly.jsonl"
+PROFILES = ("nightly",)
 DEFAULT_BUDGET_S = 90 * 60.0
+STOPPED = "it was stopped by a signal"
+HUNG = "a campaign hung and was cut"
+WATCH_S = 0.1
+OVERDUE_S = 300.0
+"""A campaign that is so long over its budget hangs, and is cut."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the journal. `verdict` None: it began. `night` names the night that it belongs to."""
+@dataclass(frozen=True)
+class NightRequest:
+    """What the operator asks for. `earlier`: reports that say what is known, newest first."""
 
-    night: str
-    scenario: str
-    at: str
-    verdict: Verdict | None = None
-    run: str = ""
-    why: tuple[str, ...] = ()
-
-
-def read_lines(path: Path) -> tuple[Line, ...]:
-    """The whole lines of a journal, none when there is no such file. Raises ScenarioError."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise ScenarioError(str(path), f"cannot be read ({error.strerror})", "mend that file") from None
-    lines = []
-    for text in raw.split(b"\n"):
-        try:
-            lines.append(msgspec.json.decode(text, type=Line))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-    return tuple(lines)
-
-
-def order(scenarios: Sequence[Scenario], lines: Sequence[Line]) -> tuple[Scenario, ...]:
-    """Most informative first: never ended, then not passed last time, then the longest unseen.
-
-    Among those never run, the one with most rows that no ended run has exercised.
-    """
-    last: dict[str, tuple[int, Verdict]] = {}
-    for number, line in enumerate(lines):
-        if line.verdict is not None:
-            last[line.scenario] = (number, line.verdict)
-    seen = {row for one in scenarios if one.name in last for row in one.rows}
-
-    def rank(one: Scenario) -> tuple[int, int, str]:
-        if one.name not in last:
-            return 0, -len(set(one.rows) - seen), one.name
-        number, verdict = last[one.name]
-        return (2 if verdict is Verdict.PASS else 1), number, one.name
-
-    return tuple(sorted(scenarios, key=rank))
-
-
-def unfinished(lines: Sequence[Line]) -> str | None:
-    """The night that was cut short, None when the last one came to its end."""
-    return lines[-1].night if lines and lines[-1].scenario else None
+    request: Request
+    scenarios: tuple[Scenario, ...]
+    budget_s: float = DEFAULT_BUDGET_S
+    earlier: Sequence[Report] = ()
 
 
 def run_night(
-    scenarios: Sequence[Scenario],
-    out: Path,
-    budget_s: float,
-    deployment: Callable[[], Deployment],
-    progress: Progress,
-    stop: threading.Event,
-    clock: Callable[[], float] = time.monotonic,
-) -> tuple[Path, Verdict]:
-    """Runs what fits into the budget; answers with the night's report and the worst verdict.
+    wish: NightRequest, deployment: Deployment, progress: Progress, catalogue: Catalogue | None = None
+) -> Path:
+    """Runs a new night and judges it; answers with the run's folder.
 
-    A scenario whose time does not fit any more is left for the next night and named in the report; such a
-    night is inconclusive. One that breaks the harness is inconclusive, and the night goes on.
+    Raises PlanError before anything is touched; Interrupted; or what broke the harness as a whole. A piece
+    that breaks is told in the report, and the night goes on.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / JOURNAL
-    lines = read_lines(path)
-    night = unfinished(lines) or _fresh(_now(), {line.night for line in lines})
-    done = {line.scenario for line in lines if line.night == night and line.verdict is not None}
-    left: list[str] = []
-    begin = clock()
-    for scenario in order([one for one in scenarios if one.name not in done], lines):
-        if stop.is_set() or clock() - begin + scenario.about_s > budget_s:
-            left.append(scenario.name)
-            continue
-        _append(path, Line(night=night, scenario=scenario.name, at=_now()))
-        told = _told(scenario, night, Wish(out=out), deployment, progress, stop)
-        if stop.is_set():
-            left.append(scenario.name)
-        else:
-            _append(path, told)
-    if not stop.is_set():
-        _append(path, Line(night=night, scenario="", at=_now()))
-    return _report(out, night, read_lines(path), left)
+    plan = plan_night(wish, deployment, catalogue or load_catalogue())
+    with deployment.alone():
+        command = f"threenines verify --profile {plan.profile} --seed {plan.seed} --budget {wish.budget_s:g}s"
+        folder = RunFolder.create(wish.request.out, command, deployment, plan)
+        return _session(wish, plan, folder, deployment, progress)
 
 
-def _fresh(name: str, taken: set[str]) -> str:
-    return (
-        name
-        if name not in taken
-        else next(f"{name}-{n}" for n in range(2, 10_000) if f"{name}-{n}" not in taken)
+def resume_night(path: Path, wish: NightRequest, deployment: Deployment, progress: Progress) -> Path:
+    """Goes on with a night where it was stopped, with a budget of its own. Raises as `run_night`."""
+    refuse(RunFolder.read(path), wish, deployment)  # before anything else, also where the stack is taken
+    with deployment.alone():
+        folder = RunFolder.read(path)
+        plan = refuse(folder, wish, deployment)
+        log = read_log(path)
+        for note in log.notes:
+            progress.say(f"{note.where}: {note.what}")
+        if not _waiting(plan, turns(log)):
+            raise PlanError(str(path), "has nothing left to run", "start a new one without --resume")
+        folder.begin_again()
+        return _session(wish, plan, folder, deployment, progress)
+
+
+def refuse(folder: RunFolder, wish: NightRequest, deployment: Deployment) -> RunPlan:
+    """The plan of a run that may go on here. Raises PlanError for any other run."""
+    run, where = folder.run, str(folder.path)
+    new = "start a new one without --resume"
+    plan, sha256 = read_plan(folder.path)
+    if not plan.pieces:
+        raise PlanError(where, f"is no night: profile {run.profile} cannot be resumed", new)
+    if sha256 != run.plan_sha256:
+        raise PlanError(f"{where}/plan.json", "is not the plan that was hashed before it began", new)
+    if run.environment != deployment.environment.stack:
+        told = f"is a run of stack {run.environment}, not of {deployment.environment.stack}"
+        raise PlanError(where, told, f"add --stack {run.environment}")
+    if run.fleet_sha256 != fleet_sha256(deployment):
+        raise PlanError(where, "was made with another fleet manifest", new)
+    commit = machine.commit().sha
+    if run.commit != commit:
+        told = (
+            f"was made by commit {(run.commit or 'unknown')[:12]}, and this is {(commit or 'unknown')[:12]}"
+        )
+        raise PlanError(where, told, f"check that commit out, or {new}")
+    now = {one.name: planned_scenario(one).sha256 for one in wish.scenarios}
+    changed = [one.name for one in plan.scenarios if now.get(one.name) != one.sha256]
+    if changed:
+        raise PlanError(where, f"planned another scenario {changed[0]}", new)
+    return plan
+
+
+def newest(out: Path) -> Path:
+    """The newest night below `out`, whatever became of it. Raises PlanError."""
+    found = sorted(path.parent for path in out.glob("*/run.json") if not path.parent.is_symlink())
+    for path in reversed(found):
+        with contextlib.suppress(PlanError):
+            if RunFolder.read(path).run.profile in PROFILES:
+                return path
+    raise PlanError(str(out), "holds no night that could go on", "start one without --resume")
+
+
+def plan_night(wish: NightRequest, deployment: Deployment, catalogue: Catalogue) -> RunPlan:
+    """The plan of a new night, its pieces in their order. Raises PlanError."""
+    request = wish.request
+    plan = plan_run(request, deployment, catalogue, load_workload(request.workload))
+    if not deployment.environment.chaos:
+        raise PlanError(
+            f"stack {deployment.environment.stack}",
+            f"profile {plan.profile} runs scenarios and this stack does not allow faults",
+            "set threenines:chaos to true in its configuration",
+        )
+    scenarios = tuple(planned_scenario(one) for one in wish.scenarios)
+    fresh = {entry.id: entry.fresh_for_days for entry in catalogue.criteria}
+    found = words(wish.earlier, deployment.environment.stack, fresh, datetime.now(UTC))
+    pieces = (*night_campaigns.pieces(plan), *(scenario_piece(one) for one in scenarios))
+    return msgspec.structs.replace(
+        plan,
+        scenarios=scenarios,
+        pieces=ordered([judged_by(piece, found) for piece in pieces]),
+        budget_s=wish.budget_s,
     )
 
 
-def _told(
-    scenario: Scenario,
-    night: str,
-    wish: Wish,
-    deployment: Callable[[], Deployment],
-    progress: Progress,
-    stop: threading.Event,
-) -> Line:
+def _session(
+    wish: NightRequest, plan: RunPlan, folder: RunFolder, deployment: Deployment, progress: Progress
+) -> Path:
+    begin = time.monotonic()
+    log = NightLog(unused(folder.path / "history", "night"), wish.budget_s)
+    why = "the harness broke"
     try:
-        folder, results = run_scenario(scenario, wish, deployment(), progress, stop)
-    except Exception as error:  # the harness broke on this one: told in the report, not hidden by it
-        broke = (f"the harness broke: {' '.join(str(error).split())[:300] or type(error).__name__}",)
-        return Line(night=night, scenario=scenario.name, at=_now(), verdict=Verdict.INCONCLUSIVE, why=broke)
-    why = tuple(line for result in results for line in result.why)
-    verdict = worst(results)
-    return Line(night=night, scenario=scenario.name, at=_now(), verdict=verdict, run=folder.name, why=why)
-
-
-def _report(out: Path, night: str, lines: Sequence[Line], left: Sequence[str]) -> tuple[Path, Verdict]:
-    ended = [line for line in lines if line.night == night and line.verdict is not None]
-    verdicts = {line.verdict for line in ended}
-    if Verdict.FAIL in verdicts:
-        verdict = Verdict.FAIL
-    else:
-        verdict = Verdict.PASS if verdicts == {Verdict.PASS} and not left else Verdict.INCONCLUSIVE
-    text = [
-        f"# Night of {night}: {verdict.value}",
-        "",
-        f"{len(ended)} scenarios ended; {len(left)} are left for the next night{': ' if left else '.'}"
-        + ", ".join(left),
-        "",
-        "| scenario | verdict | why |",
-        "|---|---|---|",
-    ]
-    for line in ended:
-        name = f"[{line.scenario}]({line.run}/report.md)" if line.run else line.scenario
-        why = "; ".join(line.why).replace("|", "\\|")
-        text.append(f"| {name} | {line.verdict.value if line.verdict else ''} | {why} |")
-    path = out / f"nightly-{night.replace(':', '')}.md"
-    write_file(path, ("\n".join(text) + "\n").encode())
-    return path, verdict
-
-
-def _append(path: Path, line: Line) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        if size and os.pread(handle, 1, size - 1) != b"\n":
-            os.write(handle, b"\n")  # cut off in the middle of a line
-        os.write(handle, msgspec.json.encode(line) + b"\n")
-        os.fsync(handle)
+        try:
+            with stopped_by_signals():
+                substrate = deployment.prepare(progress)
+            with _stop_event() as stop:
+                night = _Night(wish, plan, folder.path, deployment, substrate, progress, log, stop, begin)
+                why = night.run()
+        except KeyboardInterrupt:
+            why = STOPPED
+        finally:
+            with signals_ignored():
+                deployment.restore(progress)
+    except Exception as error:
+        told = " ".join(str(error).split())[:500] or type(error).__name__
+        log.stopped(f"the harness broke: {told}")
+        folder.end(RunState.BROKEN, told)
+        raise
     finally:
-        os.close(handle)
+        if why == STOPPED:
+            log.stopped(why)
+        log.close(why)
+        progress.close()
+    if why == STOPPED:
+        folder.end(RunState.INTERRUPTED, "stopped by a signal")
+        raise Interrupted(
+            folder.path,
+            f"go on with `threenines verify --profile {plan.profile} --resume {folder.path.name}`",
+        )
+    folder.end(RunState.FINISHED, None if why == ALL_DONE else why)
+    judge_run(folder.path)
+    return folder.path
 
 
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+def _waiting(plan: RunPlan, done: Sequence[Turn]) -> list[Piece]:
+    """Pieces that have something left, in the plan's order."""
+    ended = {turn.piece for turn in done if turn.told is not None and turn.told.done}
+    return [piece for piece in plan.pieces if piece.name not in ended]
+
+
+@dataclass
+class _Night:
+    """One session of a night on a stack that stands."""
+
+    wish: NightRequest
+    plan: RunPlan
+    path: Path
+    deployment: Deployment
+    substrate: Substrate
+    progress: Progress
+    log: NightLog
+    stop: threading.Event
+    begin_s: float
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._calibrated = False
+        self._cut: str | None = None
+
+    def run(self) -> str:
+        """Turn by turn; answers with why it ended."""
+        done = turns(read_log(self.path))
+        waiting = _waiting(self.plan, done)
+        taken = Counter(turn.piece for turn in done if turn.told is not None)
+        broken: set[str] = set()
+        while waiting and not self.stop.is_set():
+            piece = next_turn([p for p in waiting if p.name not in broken], taken, self._left_s())
+            if piece is None:
+                break
+            taken[piece.name] += 1
+            told = self._turn(piece)
+            if told is None:
+                break
+            if told.why:
+                self.progress.say(f"{piece.name} broke: {told.why}")
+                broken.add(piece.name)
+            if told.done:
+                waiting.remove(piece)
+        if self.stop.is_set():
+            return STOPPED
+        if self._cut is not None:
+            return self._cut
+        if not waiting:
+            return ALL_DONE
+        fitting = [piece for piece in waiting if piece.name not in broken]
+        return BUDGET if fitting else f"what is left broke: {', '.join(piece.name for piece in waiting)}"
+
+    def _left_s(self) -> float:
+        return self.wish.budget_s - (self.clock() - self.begin_s)
+
+    def _turn(self, piece: Piece) -> TurnTold | None:
+        """One turn; None when it was cut."""
+        left_min = max(0.0, self._left_s()) / 60
+        self.progress.say(f"{piece.name} ({piece.kind}, {piece.known}); {left_min:.0f} min left")
+        try:
+            self._bring_home()
+            self.log.begin(piece.name)
+            told = self._scenario(piece) if piece.kind is Kind.SCENARIO else self._campaign(piece)
+        except KeyboardInterrupt:
+            self.stop.set()
+            told = TurnTold(piece=piece.name)
+        except HistoryError:
+            raise  # nothing can be judged by what is on disk: no night for that
+        except Exception as error:  # told in the report; the others are run all the same
+            why = " ".join(str(error).split())[:300] or type(error).__name__
+            told = TurnTold(piece=piece.name, why=why)
+        if self._cut is not None or self.stop.is_set():
+            self.log.stopped(self._cut or STOPPED)
+            return None
+        self.log.end(told)
+        return told
+
+    def _bring_home(self) -> None:
+        homed = dict(Counter(agent.home for agent in self.plan.agents if agent.faults))
+        lacks = asyncio.run(bring_home(self.substrate, self.plan.hosts, homed))
+        if lacks is not None:
+            self.progress.say(f"the stack is not as it should be: {lacks}")
+
+    def _scenario(self, piece: Piece) -> TurnTold:
+        scenario = next(one for one in self.wish.scenarios if one.name == piece.name)
+        folder, results = run_on(
+            scenario,
+            Wish(out=self.path / "scenarios"),
+            self.deployment,
+            self.substrate,
+            self.progress,
+            self.stop,
+        )
+        where = str(folder.relative_to(self.path))
+        return TurnTold(piece=piece.name, done=True, results=results, folder=where)
+
+    def _campaign(self, piece: Piece) -> TurnTold:
+        campaign = night_campaigns.named(piece.name)
+        part = night_campaigns.next_part(campaign, self.plan, self.path, turns(read_log(self.path)))
+        if part is None:
+            return TurnTold(piece=piece.name, done=True)
+        with asyncio.Runner() as runner, contextlib.suppress(asyncio.CancelledError):
+            runner.run(self._watched(self._measure(campaign, part)))
+        done = self._cut is None and (
+            campaign.part is None
+            or night_campaigns.next_part(campaign, self.plan, self.path, turns(read_log(self.path))) is None
+        )
+        return TurnTold(piece=piece.name, done=done)
+
+    async def _watched(self, work: Coroutine[None, None, None]) -> None:
+        """Lets a stop, or the end of all patience, cancel `work` in order: every `finally` of it runs."""
+        task = asyncio.create_task(work)
+        while not task.done():
+            await asyncio.wait({task}, timeout=WATCH_S)
+            if self.stop.is_set() or self._left_s() < -OVERDUE_S:
+                self._cut = STOPPED if self.stop.is_set() else HUNG
+                self.log.stopped(self._cut)
+                task.cancel()
+                await asyncio.wait({task})
+        await task
+
+    async def _measure(self, campaign: night_campaigns.Campaign, part: RunPlan) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            bench = await open_bench(part, self.substrate, self.path, self.progress, stack)
+            if not self._calibrated:
+                await discovery.calibrate(bench)
+                await instruments.clocks(bench)
+                self._calibrated = True
+            loads = await start_load(bench, stack) if campaign.load else []
+            await campaign.run(bench, self.plan)
+            await asyncio.gather(*(load.stop() for load in loads))
+
+
+@contextlib.contextmanager
+def _stop_event() -> Iterator[threading.Event]:
+    """Set by the signals that stop a run: each turn ends in order, before its time."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in STOPPING}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,6 +17,7 @@ from infra.topology import AgentSpec, Fleet, HostRole
 from reports import model
 from verification.catalogue import Catalogue, CatalogueEntry, Estimator, ProfilePlan
 from verification.kinds import AGENT_FAULTS, HOST_FAULTS, KINDS, SAFETY_FAULTS, fault_text, wanted
+from verification.night_plan import Piece
 
 PLAN_FILE = "plan.json"
 RESERVE_SHARE = 0.15
@@ -102,6 +103,10 @@ class RunPlan(model.Plan, frozen=True, kw_only=True):
     witness: str | None = None
     registers: tuple[str, ...] = ()
     """Agents whose registers are written and read through faults on hosts."""
+    pieces: tuple[Piece, ...] = ()
+    """Of a night: its campaigns and scenarios, the most informative first."""
+    budget_s: float | None = None
+    """Of a night: how long one session may take."""
 
     def member(self, name: str) -> Member:
         """The agent of that name. Raises KeyError."""

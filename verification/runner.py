@@ -52,12 +52,12 @@ class Interrupted(Exception):
 
     exit_status = 130
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mend: str = "start it again") -> None:
         super().__init__(f"the run in {folder} was interrupted")
         self.folder = folder
         self.where = "verify"
         self.what = f"interrupted; the incomplete run is in {folder}"
-        self.mend = "start it again"
+        self.mend = mend
 
 
 def run(
