@@ -1,6 +1,6 @@
 """What a soak writes down: stretches of time in which a host saw the fleet the same way. Pure.
 
-A line a stretch, not a line a look: it ends when something changes, when ten seconds have passed, or when the
+A line a stretch, not a line a look: it ends when something changes, when twenty seconds have passed, or when the
 looks were too far apart to vouch for the time between them. Instants are CLOCK_BOOTTIME of one boot, which no
 operator and no time server can set back; the wall clock stands beside it to place boots one after another.
 """
@@ -17,7 +17,7 @@ SCHEMA = "threenines.soak/1"
 LOOK_S = 1.0
 GAP_S = 5.0
 """Looks further apart leave a gap: nobody knows what was between them."""
-STRETCH_S = 10.0
+STRETCH_S = 20.0
 STARTING_S = 30.0
 """For so long after its start a host may not know of everybody yet; till it does, its word is `blind`."""
 NAMED = 8
@@ -46,7 +46,9 @@ class Life(msgspec.Struct, frozen=True, kw_only=True, tag="life", tag_field="kin
     schema: str = SCHEMA
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="seen", tag_field="kind"):
+class Seen(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag="seen", tag_field="kind"
+):
     """One stretch, from its first look to its last. `n` counts the lines of a life from 1.
 
     `wall_ns` is the wall clock at `end_ns`; `since_ns` the last good answer of what does not answer calls;

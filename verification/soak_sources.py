@@ -41,8 +41,11 @@ def _probes(history: SoakHistory, hosts: Sequence[str], gap_s: float) -> dict[st
             )
     known = union([(one.start_s, one.until_s or one.end_s) for p in probes.values() for one in p], gap_s)
     blind = [one for one in history.stretches if one.seen.state is State.BLIND]
+    follows = {(one.host, one.seen.boot, one.seen.life, one.seen.n): one for one in history.stretches}
     for one in blind:
-        for start_s, end_s in _without(one.start_s, one.end_s, known):
+        after = follows.get((one.host, one.seen.boot, one.seen.life, one.seen.n + 1))
+        until_s = one.end_s if after is None or after.start_s - one.end_s > gap_s else after.start_s
+        for start_s, end_s in _without(one.start_s, until_s, known):
             probes.setdefault(_starting(one.host), []).append(Probe(start_s, start_s, False, end_s))
     for host, sampled in history.prometheus.items():
         probes[f"{PROMETHEUS} on {host}"] = list(_of_prometheus(sampled, known))
@@ -88,7 +91,9 @@ def _within(
 def _without(
     start_s: float, end_s: float, known: Iterable[tuple[float, float]]
 ) -> Iterable[tuple[float, float]]:
-    """The parts of a stretch that none of `known` (in order) covers."""
+    """The parts of a stretch, an instant perhaps, that none of `known` (in order) covers."""
+    if start_s == end_s and not any(a <= start_s <= b for a, b in known):
+        yield start_s, end_s
     for a, b in known:
         if b <= start_s or a >= end_s:
             continue

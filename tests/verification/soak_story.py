@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
 
 from loadtests.soak_lines import Life, Line, Look, Seen, Stretches
 from tests.verification.evidence_runs import catalogue
@@ -30,12 +33,11 @@ def down(*spans: Span, agent: str = "memory") -> Story:
 
 
 def plan(**changes: object) -> SoakPlan:
-    import msgspec
-
     made = soak.make_plan("s", HOSTS, catalogue(), "2026-01-01T00:00:00Z")
     return msgspec.structs.replace(made, **changes)
 
 
+@functools.lru_cache(maxsize=64)
 def life(
     host: str,
     span: Span,
@@ -47,7 +49,7 @@ def life(
     look_s: float = 4.0,
     failed: int = 0,
     blind_s: float = 0.0,
-) -> list[Line]:
+) -> tuple[Line, ...]:
     """What one life of the program writes. `booted_s`: when its boot's clock stood at zero."""
 
     def ns(at: float) -> int:
@@ -78,13 +80,11 @@ def life(
         lines += [] if seen is None else [seen]
         number += 1
     last = record.end()
-    return [*lines, *([] if last is None else [last])]
+    return (*lines, *(() if last is None else (last,)))
 
 
 def moved(lines: Iterable[Line]) -> list[Line]:
     """The same, with a hand-over in it."""
-    import msgspec
-
     found = list(lines)
     at = next(i for i, line in enumerate(found) if isinstance(line, Seen) and i > 3)
     found[at] = msgspec.structs.replace(found[at], moved=2)
@@ -92,7 +92,7 @@ def moved(lines: Iterable[Line]) -> list[Line]:
 
 
 def judged(
-    *lives: list[Line],
+    *lives: Sequence[Line],
     prometheus: Sequence[Sampled] = (),
     starts: Sequence[Started] = (),
     made: SoakPlan | None = None,
@@ -100,8 +100,7 @@ def judged(
     """The judge's word on what these lives wrote, each in the file of its host."""
     files: dict[str, list[Line]] = {host: [] for host in HOSTS}
     for lines in lives:
-        first = lines[0]
-        assert isinstance(first, Life)
+        first = next(line for line in lines if isinstance(line, Life))
         files[first.host] += lines
     history = history_of("s", files, {"mainpc": tuple(prometheus)}, starts)
     return soak.judge(made or plan(), history)

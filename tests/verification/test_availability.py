@@ -110,11 +110,37 @@ def test_a_budget_can_break_at_any_time_and_is_kept_only_after_its_time(watched,
 
 
 def test_gaps_that_could_hide_an_outage_leave_it_open():
-    asked = [Probe(float(t), float(t), True) for t in range(0, int(WEEK) + 1, 3600)]
+    asked = [Probe(float(t), float(t), True) for t in range(0, int(WEEK) + 5 * 3600, 3600)]
     asked = [one for one in asked if not 36_000 < one.start_s < 50_000]
     found = budget(watch({"a": asked}, gap_s=4000))
     assert found.proven is None
     assert "nobody watched" in found.reason
+    # The gap is no time that passed: seven days after the start it is still the seventh day.
+    short = budget(watch({"a": [one for one in asked if one.start_s <= WEEK]}, gap_s=4000))
+    assert (short.proven, short.reason) == (None, "day 6.8 of 7: 0.0 s of 604.8 s used")
+
+
+def test_the_beginning_of_what_was_watched():
+    found = watch(
+        {"a": probes((0, True), (1, False), (2, True), (9, True), (10, False), (11, True))}, gap_s=2
+    )
+    half = availability.first(found, 4.0)
+    assert (half.end_s, len(half.gaps)) == (pytest.approx(10.9), 1)
+    assert spans(half) == [(0.1, 2.1), (9.1, 10.9)]
+    assert half.known_s == pytest.approx(4.0)
+    start = availability.first(found, 1.0)
+    assert (spans(start), start.gaps, start.end_s) == ([(0.1, 1.0)], (), 1.0)
+    assert availability.first(found, 100.0) == found
+
+
+def test_an_answer_that_stays_the_same_is_one_probe():
+    found = watch({"a": [Probe(0, 0, True, 60), Probe(61, 61, False, 70), Probe(71, 71, True, 99)]}, gap_s=2)
+    assert spans(found) == [(60, 71)]
+    assert found.gaps == ()
+    since = [Probe(0, 0, True, 60), Probe(61, 61, False, 70, since_s=40.0), Probe(71, 71, True, 99)]
+    assert spans(watch({"a": since}, gap_s=2)) == [(40, 71)]
+    with pytest.raises(ValueError, match="clock went back"):
+        watch({"a": [Probe(5, 5, True, 4)]}, gap_s=2)
 
 
 def test_burn_rates_need_both_windows():

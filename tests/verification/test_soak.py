@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.soak_lines import Life, Seen, encode
+from loadtests.soak_lines import Life, encode
 from reports.model import Verdict
 from tests.verification.soak_story import (
     EPOCH_S,
@@ -37,7 +39,7 @@ def reason(found: Judged, name: str = "RL-1") -> str:
     return next(one.reason or "" for one in found.verdicts.criteria if one.id == name)
 
 
-def both(span=WEEK, story=well, **changes) -> list:
+def both(span=WEEK, story=well, **changes):
     return [life(host, span, story, **changes) for host in HOSTS]
 
 
@@ -66,11 +68,11 @@ def test_before_the_time_has_passed_nothing_passes():
 def test_the_budget_can_be_broken_on_the_first_day_and_stays_broken():
     story = down((5000, 5610))
     assert verdicts(judged(*both((0, 5500.0), story))) == (OPEN, OPEN, FAIL)
-    assert verdicts(judged(*both((0, 6000.0), story)))[1] is FAIL
-    week = judged(*both(WEEK, story))
-    assert verdicts(week)[1] is FAIL
-    assert week.watched.episodes[0].cause == "nobody served memory"
-    assert week.watched.episodes[0].seen_by == HOSTS
+    first = judged(*both((0, 6000.0), story))
+    assert verdicts(first)[1] is FAIL
+    assert verdicts(judged(*both(WEEK, story)))[1] is FAIL
+    assert first.watched.episodes[0].cause == "nobody served memory"
+    assert first.watched.episodes[0].seen_by == HOSTS
 
 
 def test_what_comes_after_the_seven_days_is_another_soak():
@@ -120,16 +122,16 @@ def test_the_machine_restarts_and_has_another_boot():
 # -------------------------------------------------------------------------------------------------- clocks
 
 
-@pytest.mark.parametrize("back_s", [2, 3600, WEEK_S])
+@pytest.mark.parametrize("back_s", [2, WEEK_S])
 def test_a_clock_that_goes_back_never_gives_a_pass(back_s):
     def wall_off(at: float) -> float:
-        return -back_s if at > 300_000 else 0.0
+        return -back_s if at > 300 else 0.0
 
     found = judged(*both(WEEK, wall_off=wall_off))
     assert verdicts(found) == (OPEN, OPEN, OPEN)
     assert "went back" in reason(found)
     # Broken stays broken.
-    assert verdicts(judged(*both(WEEK, down((50, 700)), wall_off=wall_off)))[1] is FAIL
+    assert verdicts(judged(*both((0, 900), down((50, 700)), wall_off=wall_off)))[1] is FAIL
 
 
 def test_a_clock_that_goes_back_over_a_restart_never_gives_a_pass():
@@ -283,30 +285,37 @@ def test_a_cut_last_line_is_left_out_and_told(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda lines: lines[:20] + lines[21:], "missing in the middle"),
-        (lambda lines: lines[1:], "first line of a life"),
-        (lambda lines: [*lines, msgspec.structs.replace(lines[9], calls=7)], "two lines"),
-        (lambda lines: [msgspec.structs.replace(lines[0], soak="t"), *lines[1:]], "lines of"),
-        (lambda lines: stretched(lines), "nobody looked"),
-        (lambda lines: backwards(lines), "begins before"),
+        ("lost", "missing in the middle"),
+        ("headless", "first line of a life"),
+        ("twice", "two lines"),
+        ("foreign", "lines of"),
+        ("stretched", "nobody looked"),
+        ("backwards", "begins before"),
     ],
 )
 def test_lines_that_cannot_be_let_nothing_pass(damage, told):
-    found = judged(damage(life("mainpc", WEEK)), life("pc2", WEEK))
+    found = judged(damaged(life("mainpc", WEEK), damage), life("pc2", WEEK))
     assert PASS not in verdicts(found)
     assert told in " ".join(one.what for one in found.verdicts.deviations)
 
 
-def stretched(lines):
-    last = lines[-1]
-    assert isinstance(last, Seen)
-    return [*lines[:-1], msgspec.structs.replace(last, looks=1)]
-
-
-def backwards(lines):
-    one = lines[30]
-    shifted = msgspec.structs.replace(one, start_ns=one.start_ns - 40 * 10**9, looks=100)
-    return [*lines[:30], shifted, *lines[31:]]
+def damaged(lines, how):
+    """A second life that is in order keeps the file's name known where its first line is lost."""
+    first, one, last = lines[0], lines[30], lines[-1]
+    replace = msgspec.structs.replace
+    match how:
+        case "lost":
+            return [*lines[:20], *lines[21:]]
+        case "headless":
+            return [*lines[1:], *life("mainpc", (WEEK[1] + 9, WEEK[1] + 99))]
+        case "twice":
+            return [*lines, replace(one, calls=7)]
+        case "foreign":
+            return [replace(first, soak="t"), *lines[1:]]
+        case "stretched":
+            return [*lines[:-1], replace(last, looks=1, end_ns=last.end_ns + 10**10)]
+        case _:
+            return [*lines[:30], replace(one, start_ns=one.start_ns - 40 * 10**9, looks=100), *lines[31:]]
 
 
 def test_another_commit_on_the_way_is_told():
@@ -323,7 +332,7 @@ SECONDS = 240
 spans = st.lists(st.tuples(st.integers(0, SECONDS), st.integers(1, 60)), max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(alive=st.tuples(spans, spans), outages=spans)
 def test_against_a_second_by_second_count(alive, outages):
     """Down, up and unknown seconds by a naive count: never less down, never more watched."""
@@ -348,7 +357,7 @@ def test_against_a_second_by_second_count(alive, outages):
     known = found.watched.known_s
     # Between two looks that are at most five seconds apart somebody watched; further apart nobody did.
     order = sorted(seen)
-    most = sum(b - a for a, b in zip(order, order[1:], strict=False) if b - a <= 5)
+    most = sum(b - a for a, b in itertools.pairwise(order) if b - a <= 5)
     assert known <= most + 1e-6
     assert found.watched.known_s + found.budget.unwatched_s == pytest.approx(order[-1] - order[0])
     # Every second that was seen down by a host past its start lies in an outage.
