@@ -99,6 +99,9 @@ class RegisterWork:
         """One operation; False when nobody knows its outcome, so that its process has to retire."""
         key = f"{agent}/{register}"
         self._output.invoke(process, f, key, RegisterWish(value=value))
+        # Before it can have an effect: a probe that is killed with its host must not have written what is on no
+        # record.
+        self._output.flush()
         kind, told = Kind.INFO, None
         try:
             answer = await self._client.call(agent, method, body, timeout_s=command.timeout_ms / 1000.0)

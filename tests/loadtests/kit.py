@@ -55,8 +55,8 @@ class Pipe:
     """An `Output` and what came out of it."""
 
     def __init__(self) -> None:
-        self._read, write = os.pipe()
-        os.set_blocking(self._read, False)
+        self.read, write = os.pipe()
+        os.set_blocking(self.read, False)
         self.write = write
         self.output = Output(write, "mainpc")
         self._seen = b""
@@ -65,7 +65,7 @@ class Pipe:
         """All records so far."""
         self.output.flush()
         try:
-            while chunk := os.read(self._read, 1 << 20):
+            while chunk := os.read(self.read, 1 << 20):
                 self._seen += chunk
         except BlockingIOError:
             pass

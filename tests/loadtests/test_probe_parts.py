@@ -17,6 +17,7 @@ from loadtests.probe_calls import Calls
 from loadtests.probe_daemon import Daemon, DaemonError
 from loadtests.probe_lookups import LookUpWork
 from loadtests.probe_proof import NoProcess, Proofs
+from loadtests.probe_registers import RegisterWork
 from loadtests.probe_watch import Watches
 from loadtests.protocol import (
     Answer,
@@ -31,12 +32,13 @@ from loadtests.protocol import (
     LookUps,
     Proof,
     Register,
+    Registers,
     Serving,
     Trouble,
     View,
     Watch,
 )
-from loadtests.record import Kind
+from loadtests.record import Kind, Record
 from services.agent import pidfile
 from services.agent.errors import CallError
 from tests.loadtests.kit import FakeClient, Pipe, instance
@@ -63,6 +65,25 @@ async def test_look_ups_are_recorded_with_their_outcome():
     usable = [op.completed().value(Answer).usable for op in history.operations if op.kind is Kind.OK]
     assert usable == [1, 0, 1, 1, 1]
     assert history.operations[2].completed().value(Trouble).code == "not-found"
+
+
+async def test_what_is_about_to_be_written_is_on_record_before_it_can_have_an_effect():
+    pipe, client = Pipe(), FakeClient()
+    on_record = []
+
+    def stored():
+        flushed = os.read(pipe.read, 1 << 20)
+        on_record.append([msgspec.json.decode(line, type=Record) for line in flushed.splitlines()][-1])
+        return {"value": "0", "host": "mainpc", "epoch": 1, "incarnation": 1}
+
+    client.on_call = stored
+    work = RegisterWork(pipe.output, client)
+    await work.work(Registers(agents=("planner",), hosts=("mainpc",), round="r", interval_ms=1.0))
+    async with asyncio.timeout(20):
+        while len(on_record) < 4:  # noqa: ASYNC110  the calls themselves are what is waited for
+            await asyncio.sleep(0.001)
+    await work.close()
+    assert {(one.f, one.type) for one in on_record} == {("write", Kind.INVOKE), ("read", Kind.INVOKE)}
 
 
 async def test_the_clock_and_the_waking_are_measured():
