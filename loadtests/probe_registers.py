@@ -99,8 +99,8 @@ class RegisterWork:
         """One operation; False when nobody knows its outcome, so that its process has to retire."""
         key = f"{agent}/{register}"
         self._output.invoke(process, f, key, RegisterWish(value=value))
-        # Before it can have an effect: a probe that is killed with its host must not have written what is on no
-        # record.
+        # Before it can have an effect: a probe that is killed with its host shall not have written what no
+        # record shows.
         self._output.flush()
         kind, told = Kind.INFO, None
         try:

@@ -357,6 +357,10 @@ class Daemon:
             self.failover.household.agent_changed(name)
 
     def _noticed(self, records: Iterable[Record]) -> None:
+        ours = f"/{self._config.host}"
+        self.records.told(
+            {r.key: 0 if r.value is None else r.mod_revision for r in records if r.key.endswith(ours)}
+        )
         if self.failover is not None:
             self.failover.ownership.records(records)
 

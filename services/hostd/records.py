@@ -4,19 +4,24 @@ Each write is a transaction on the revision that the record had when we last kne
 answer is ambiguous: the record is read again before the next try, so a late one never undoes a newer one.
 The one exception is a late *creation* that arrives after a deletion, which no comparison can tell from a
 right one: `repair`, called when the watch shows a record that ought not to be there, takes it back.
+
+Writes that meet go together (`services.hostd.gathering`), and the first one of a key begins with the revision
+that the watch has told, where it has told everything once, instead of a read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from services.hostd.gathering import Gathering
 from services.registry.etcd import EtcdClient
-from services.registry.etcd_types import Compare, Delete, EtcdError, Put
+from services.registry.etcd_types import Compare, Delete, EtcdError, Op, Put, TxnResult
 
-WRITES_AT_ONCE = 16
+READS_AT_ONCE = 16
+MAX_TOGETHER = 64
 RETRY_S = 0.1
 RETRY_CAP_S = 2.0
 TIMEOUT_S = 1.0
@@ -26,6 +31,7 @@ TIMEOUT_S = 1.0
 class _Record:
     wanted: bytes | None = None
     revision: int | None = None  # None: not known, has to be read
+    untouched: bool = True  # nothing was sent for it yet
     version: int = 0  # of `wanted`
     done: int = 0  # the version that etcd has acknowledged
     acknowledged_revision: int = 0
@@ -41,7 +47,14 @@ class RecordWriter:
         self._client = client
         self._on_write = on_write
         self._records: dict[str, _Record] = {}
-        self._turns = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
+        self._together: Gathering[tuple[Compare, Op], TxnResult] = Gathering(
+            self._send,
+            fits=lambda waiting: min(len(waiting), MAX_TOGETHER),
+            refused=lambda result: not result.succeeded,
+        )
+        self._told: dict[str, int] | None = None
+        self._trusting = True
         self.trouble: str | None = None
         """Why the last write failed; None after a success."""
 
@@ -49,6 +62,12 @@ class RecordWriter:
     def pending(self) -> int:
         """Keys whose latest value etcd has not acknowledged."""
         return sum(1 for record in self._records.values() if record.done != record.version)
+
+    def told(self, revisions: Mapping[str, int]) -> None:
+        """What the watch shows: the revision of each key, 0: it is gone. The first time: all there are."""
+        if self._told is None:
+            self._told = {}
+        self._told |= revisions
 
     def put(self, key: str, value: bytes) -> None:
         """The record shall be `value`. Returns at once."""
@@ -68,6 +87,7 @@ class RecordWriter:
 
     def forget(self) -> None:
         """etcd may have lost what it acknowledged: every record is read again before its next write."""
+        self._trusting = False
         for key, record in list(self._records.items()):
             record.revision = None
             if record.worker is None:
@@ -118,8 +138,7 @@ class RecordWriter:
             while record.done != record.version:
                 version, value = record.version, record.wanted
                 try:
-                    async with self._turns:
-                        written = await self._write(key, record, value)
+                    written = await self._write(key, record, value)
                 except EtcdError as error:
                     self.trouble = str(error)
                     written = 0
@@ -138,8 +157,12 @@ class RecordWriter:
 
     async def _write(self, key: str, record: _Record, value: bytes | None) -> int:
         """The revision of the write; 0 when the comparison failed. Raises EtcdError."""
+        if record.untouched and value is not None and self._told is not None and self._trusting:
+            record.revision = self._told.get(key, 0)  # a wrong one is refused
+        record.untouched = False
         if record.revision is None:
-            found = await self._client.get(key, timeout_s=TIMEOUT_S)
+            async with self._turns:
+                found = await self._client.get(key, timeout_s=TIMEOUT_S)
             record.revision = found.mod_revision if found is not None else 0
             if value is None and found is None:
                 return 1
@@ -149,13 +172,16 @@ class RecordWriter:
         if value is None and expected == 0:
             record.revision = 0
             return 1
-        compare = Compare.unchanged(key, expected)
         began = time.monotonic()
-        result = await self._client.txn(
-            (compare,), (Delete(key) if value is None else Put(key, value),), timeout_s=TIMEOUT_S
-        )
+        op = Delete(key) if value is None else Put(key, value)
+        result = await self._together.perform((Compare.unchanged(key, expected), op))
         if not result.succeeded:
             return 0
         self._on_write(time.monotonic() - began)
         record.revision = 0 if value is None else result.revision
         return result.revision
+
+    async def _send(self, parts: Sequence[tuple[Compare, Op]]) -> TxnResult:
+        return await self._client.txn(
+            [compare for compare, _ in parts], [op for _, op in parts], timeout_s=TIMEOUT_S
+        )

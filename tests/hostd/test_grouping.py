@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.control.domains import Known
-from services.hostd.grouping import AT_ONCE, MAX_SIZE, MAX_WRITES, GroupingStore
+from services.hostd.gathering import AT_ONCE
+from services.hostd.grouping import MAX_SIZE, MAX_WRITES, GroupingStore
 from services.registry.domains import NotPerformed, Performed, StateChange, StoredState
 from services.registry.etcd_types import EtcdIndeterminate, EtcdUnavailable
 
