@@ -134,7 +134,7 @@ class PromQL(Look, frozen=True, kw_only=True, tag="promql"):
 
     def now(self, stage: Stage) -> Proof:
         path = (
-            f"/api/v1/query?{urllib.parse.urlencode({'query': self.query, 'timeout': f'{ASK_TIMEOUT_S}s'})}"
+            f"/api/v1/query?{urllib.parse.urlencode({'query': self.query, 'timeout': f'{ASK_TIMEOUT_S:g}s'})}"
         )
         name = f"Prometheus on {self.host}"
         try:

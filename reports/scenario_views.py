@@ -71,7 +71,8 @@ def markdown(scenarios: Sequence[ScenarioResult], escape: Callable[[str], str]) 
     for one in urgent_first(scenarios):
         verdict = f"{figures.SIGNS[one.verdict]} {figures.WORDS[one.verdict].lower()}"
         phases = " · ".join(one.steady(phase).value for phase in _PHASES) if one.looks else figures.DASH
-        cells = (verdict, one.name, ", ".join(one.rows), phases, why(one))
+        name = f"{one.name} (simulated)" if one.simulated else one.name
+        cells = (verdict, name, ", ".join(one.rows), phases, why(one))
         lines.append(f"| {' | '.join(map(escape, cells))} |")
     return [*lines, ""]
 

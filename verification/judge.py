@@ -84,7 +84,7 @@ def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHE
         reasons = Counter(void.reason for void in found.voids)
         voids += [Void(criterion=entry.id, count=n, reason=why) for why, n in sorted(reasons.items())]
     verdicts = Verdicts(
-        criteria=_together(results, judgements),
+        criteria=_together(list(night_log.told_why(results, plan.pieces, history)), judgements),
         voids=tuple(voids),
         deviations=(
             *night_log.deviations(history),

@@ -16,8 +16,10 @@ from pathlib import Path
 import msgspec
 
 from loadtests.record import Kind, Record, now_ns, raw
-from reports.model import Deviation, PlannedScenario, ScenarioResult, Verdict
+from reports.model import CriterionResult, Deviation, PlannedScenario, ScenarioResult, Verdict
 from verification.history import History, HistoryError, Journal, Operation, value_of
+from verification.night_plan import Kind as PieceKind
+from verification.night_plan import Piece
 from verification.scenario_result import Result, worst
 
 ALL_DONE = "all pieces are done"
@@ -183,6 +185,30 @@ def _scenario(planned: PlannedScenario, attempts: Sequence[Turn], not_run: str) 
         took_s=last.took_s,
         folder=last.told.folder,
     )
+
+
+def told_why(
+    results: Sequence[CriterionResult], pieces: Sequence[Piece], history: History
+) -> tuple[CriterionResult, ...]:
+    """The results; those that are open because their campaigns were not brought to their end say so."""
+    ended = {turn.piece for turn in turns(history) if turn.told is not None and turn.told.done}
+    open_ids = {
+        name
+        for piece in pieces
+        if piece.kind is PieceKind.CAMPAIGN and piece.name not in ended
+        for name in piece.tells
+    }
+    reason = _why_not(history)
+    told = []
+    for result in results:
+        if result.id in open_ids and result.verdict is Verdict.NOT_MEASURED:
+            told.append(msgspec.structs.replace(result, reason=reason))
+        elif result.id in open_ids and result.verdict in {Verdict.INCONCLUSIVE, Verdict.VOID}:
+            why = f"{result.reason}; some of its trials were {reason}" if result.reason else reason
+            told.append(msgspec.structs.replace(result, reason=why))
+        else:
+            told.append(result)
+    return tuple(told)
 
 
 def _why_not(history: History) -> str:

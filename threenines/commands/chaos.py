@@ -126,39 +126,6 @@ def explore(
 
 
 @app.command()
-def nightly(
-    budget: Annotated[str, typer.Option(help="How long the night is, like 90m.")] = "90m",
-    stack: Stack = "local",
-    keep: Keep = False,
-    out: Out = None,
-) -> None:
-    """Run every scenario that fits into the budget, the least known first; goes on where it was stopped."""
-    from chaos.parameters import parse_duration_s
-    from chaos.scenario import load_scenario, shipped
-    from infra.project import deployed_environment
-    from reports import store
-    from verification.deployment import LiveDeployment
-    from verification.nightly import run_night
-    from verification.progress import choose
-    from verification.scenario_result import exit_status
-
-    budget_s = parse_duration_s(budget, "--budget")
-    environment, telling = deployed_environment(stack), choose()
-    scenarios = tuple(load_scenario(name) for name in shipped())
-    place = (out if out is not None else store.default_out()).absolute()
-    with _asked_to_stop() as stop:
-        try:
-            report, verdict = run_night(
-                scenarios, place, budget_s, lambda: LiveDeployment(environment, keep=keep), telling, stop
-            )
-        finally:
-            telling.close()
-    typer.echo(report.read_text(encoding="utf-8"), nl=False)
-    typer.echo(f"report  {report}")
-    raise typer.Exit(exit_status(verdict))
-
-
-@app.command()
 def export(
     name: Annotated[str, typer.Argument(help="A scenario, or a file with one.")],
     stack: Stack = "local",
@@ -194,8 +161,8 @@ def _run_scenario(
     from reports import store
     from verification import progress
     from verification.deployment import LiveDeployment
-    from verification.scenario_result import exit_status, words
-    from verification.scenario_run import Wish, run_scenario, worst
+    from verification.scenario_result import exit_status, words, worst
+    from verification.scenario_run import Wish, run_scenario
 
     deployment = LiveDeployment(deployed_environment(stack), keep=keep)
     wish = Wish(out=(out if out is not None else store.default_out()).absolute(), seed=seed)
