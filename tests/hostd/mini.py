@@ -25,7 +25,7 @@ from infra.tools.paths import ToolMissing, tool_path
 from infra.topology import AgentSpec
 
 T = TypeVar("T")
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 
 
 def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = PATIENCE_S) -> T:
