@@ -1,7 +1,7 @@
 """What a soak writes down: stretches of time in which a host saw the fleet the same way. Pure.
 
-A line a stretch, not a line a look: it ends when something changes, when twenty seconds have passed, or when the
-looks were too far apart to vouch for the time between them. Instants are CLOCK_BOOTTIME of one boot, which no
+A line a stretch, not a line a look: it ends when something changes, when twenty seconds have passed, or when
+the looks were too far apart to vouch for the time between them. Instants are CLOCK_BOOTTIME of one boot, which no
 operator and no time server can set back; the wall clock stands beside it to place boots one after another.
 """
 
@@ -131,8 +131,11 @@ class Stretches:
     _n: int = 0
     _open: _Open | None = None
     _sighted: bool = False
+    _last_ns: int = 0
+    _missing: frozenset[str] = frozenset()
     _good_ns: dict[str, int] = field(default_factory=dict)
-    _failing: dict[str, str] = field(default_factory=dict)
+    _gone_ns: dict[str, int] = field(default_factory=dict)
+    _failing: dict[str, tuple[int, str]] = field(default_factory=dict)
     _calls: int = 0
     _calls_failed: int = 0
 
@@ -141,10 +144,14 @@ class Stretches:
         self._calls += 1
         if trouble is None:
             self._good_ns[agent] = at_ns
+            self._gone_ns.pop(agent, None)
             self._failing.pop(agent, None)
-        else:
-            self._calls_failed += 1
-            self._failing[agent] = trouble
+            return
+        self._calls_failed += 1
+        if agent not in self._failing:
+            # Where nobody served it, look-ups knew since when; else only its last good answer is known.
+            good_ns = max(self._good_ns.get(agent, self.start_ns), self._gone_ns.get(agent, 0))
+            self._failing[agent] = good_ns, trouble
 
     def failing(self, agent: str) -> bool:
         """Whether its last call ended badly."""
@@ -152,6 +159,9 @@ class Stretches:
 
     def look(self, look: Look, at_ns: int, wall_ns: int, cpu_ms: float) -> Seen | None:
         """Takes a look in; the stretch that it ended, if it ended one. Looks come in order of time."""
+        for name in set(look.missing) - self._missing:
+            self._gone_ns[name] = self._last_ns or at_ns
+        self._last_ns, self._missing = at_ns, frozenset(look.missing)
         state = self._state(look, at_ns)
         failing = tuple(sorted(self._failing))
         key = (state, look.missing, failing)
@@ -163,10 +173,10 @@ class Stretches:
             ended, now = self.end(), None
         if now is None:
             now = self._open = _Open(key, at_ns, at_ns, wall_ns, "", None, {}, cpu_ms)
-            first = next(iter(failing), "")
-            now.why = look.why or self._failing.get(first, "")
+            now.why = look.why
             if failing:
-                now.since_ns = min(self._good_ns.get(name, self.start_ns) for name in failing)
+                now.since_ns = min(self._failing[name][0] for name in failing)
+                now.why = now.why or self._failing[failing[0]][1]
         else:
             now.looks += 1
             now.longest_ns = max(now.longest_ns, at_ns - now.end_ns)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from loadtests.soak_lines import State
+from loadtests.soak_lines import GAP_S, STRETCH_S, State
 from reports.model import OutageEpisode
 from verification import availability
 from verification.availability import Probe, Watched
@@ -16,8 +16,8 @@ from verification.soak_history import Begun, Sampled, SoakHistory, Stretch
 PROMETHEUS = "prometheus"
 PROMETHEUS_LATE_S = 30.0
 """Prometheus learns of an agent's new place with its next scrapes: only what lasts longer is an outage."""
-AROUND_S = 3.0
-"""A host that was lost so long before an outage has to do with it."""
+UNWRITTEN_S = STRETCH_S + GAP_S
+"""What a host saw last is lost with it: its word ends so long before it does."""
 NAMED = 3
 
 
@@ -118,7 +118,7 @@ def _explained(watched: Watched, history: SoakHistory, hosts: Sequence[str], gap
         watched.start_s,
         watched.end_s,
         tuple(
-            msgspec.structs.replace(one, cause=_cause(one, down, spans, history.lives, gap_s))
+            msgspec.structs.replace(one, cause=_cause(one, down, spans, history.lives))
             for one in watched.episodes
         ),
         watched.gaps,
@@ -130,7 +130,6 @@ def _cause(
     down: Sequence[Stretch],
     spans: Mapping[str, Sequence[tuple[float, float]]],
     lives: Sequence[Begun],
-    gap_s: float,
 ) -> str:
     start_s, end_s = episode.start_s, episode.start_s + episode.length_s
     seen = [
@@ -143,16 +142,18 @@ def _cause(
     parts = [
         f"{host} was lost"
         for host, known in spans.items()
-        if any(start_s - AROUND_S <= b <= end_s for _, b in known[:-1])
-        or (known and start_s - AROUND_S <= known[-1][1] <= end_s - gap_s)
+        if any(start_s - UNWRITTEN_S <= b <= end_s for b in _ends(host, known, lives, end_s))
     ]
     parts += [
         f"{one.host} started"
         for one in lives
-        if start_s - AROUND_S <= one.at_s <= end_s and f"{one.host} was lost" not in parts
+        if start_s <= one.at_s <= end_s
+        and _starting(one.host) in episode.seen_by
+        and f"{one.host} was lost" not in parts
     ]
-    missing = _names([name for one in seen for name in one.missing], [one.wrong for one in seen])
-    failing = _names([name for one in seen for name in one.failing], [])
+    unserved = {name for one in seen for name in one.missing}
+    missing = _names(unserved, [one.wrong for one in seen])
+    failing = _names([name for one in seen for name in one.failing if name not in unserved], [])
     if missing:
         parts.append(f"nobody served {missing}")
     if failing:
@@ -161,6 +162,16 @@ def _cause(
     if why and not missing:
         parts.append(why)
     return "; ".join(dict.fromkeys(parts)) or availability.UNKNOWN
+
+
+def _ends(
+    host: str, known: Sequence[tuple[float, float]], lives: Sequence[Begun], now_s: float
+) -> Iterable[float]:
+    """When a host stopped telling: before each gap, and at last if it started anew or is silent for long."""
+    yield from (end_s for _, end_s in known[:-1])
+    for _, end_s in known[-1:]:
+        if end_s <= now_s - UNWRITTEN_S or any(one.host == host and one.at_s > end_s for one in lives):
+            yield end_s
 
 
 def _names(names: Iterable[str], counts: Iterable[int]) -> str:

@@ -416,8 +416,9 @@ def test_the_command_refuses_what_nobody_measured(tmp_path, capsys):
     assert run_command(["gate", "--environment", "production", "--json", *asked]) == 2
     told = msgspec.json.decode(capsys.readouterr().out, type=Decision)
     assert told.verdict is OPEN
-    assert [one.profile for one in told.runs] == ["nightly"]
-    assert {"SD-3", "RL-1"} <= set(told.undecidable)  # until there is a soak
+    assert [one.profile for one in told.runs] == ["nightly", "soak"]
+    assert {"SD-3", "RL-1", "RL-7"} <= set(told.runs[1].decides)
+    assert "PF-1" in told.undecidable
     assert run_command(["gate", "--environment", "prodution", *asked]) == 64
     assert "did you mean production?" in capsys.readouterr().err
 
