@@ -12,6 +12,8 @@ from infra.topology import Fleet, HostSpec, Port
 RULES_FOLDER = Path(__file__).resolve().parents[1] / "services" / "observability" / "rules"
 
 SCRAPE_INTERVAL_S = 5
+NICE = 10
+"""A host that returns reads its metrics' log for seconds of CPU: that waits for those who decide who serves."""
 
 _SERVER_TLS = {
     "cert_file": "{pki}/host.pem",
@@ -51,6 +53,7 @@ def alertmanager(host: HostSpec, fleet: Fleet, environment: Environment) -> Unit
         host=host.name,
         name="alertmanager",
         program="alertmanager",
+        nice=NICE,
         args=(
             "--config.file={config}/alertmanager.yml",
             "--storage.path={data}",
@@ -142,6 +145,7 @@ def prometheus(host: HostSpec, fleet: Fleet, environment: Environment) -> UnitSp
         host=host.name,
         name="prometheus",
         program="prometheus",
+        nice=NICE,
         args=(
             "--config.file={config}/prometheus.yml",
             "--storage.tsdb.path={data}",

@@ -73,6 +73,7 @@ class UnitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     to content, in the unit's configuration folder) and `ready.path` carry placeholders that only the
     substrate resolves: {data} {config} {run} {pki} {address} {local} {address:pc2}.
     `keeps_children`: what the unit started outlives it (the zygote's agents) and shares its log.
+    `nice`: how far it gives way to the host's other servers when the CPUs are full (0 to 19, nice(1)).
     """
 
     host: str
@@ -85,6 +86,7 @@ class UnitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stop_signal: str = "TERM"
     stop_timeout_s: float = 5.0
     keeps_children: bool = False
+    nice: int = 0
 
     @property
     def sha256(self) -> str:

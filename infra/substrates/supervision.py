@@ -263,5 +263,6 @@ def unit_script(unit: UnitSpec, argv: Sequence[str], env: Mapping[str, str], pat
     lines.append(f"cd {shlex.quote(str(paths.data(unit.name)))} || exit 111")
     if unit.keeps_children:
         lines.append(f"exec >>{shlex.quote(str(paths.log(unit.name)))} 2>&1 </dev/null")
-    lines.append("exec " + " ".join(shlex.quote(part) for part in argv))
+    patient = ("nice", "-n", str(unit.nice)) if unit.nice else ()
+    lines.append("exec " + " ".join(shlex.quote(part) for part in (*patient, *argv)))
     return "\n".join(lines) + "\n"

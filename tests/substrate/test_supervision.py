@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,20 @@ def test_the_script_passes_everything_on_unchanged(tmp_path: Path, args: list[st
     script.write_text(unit_script(unit, argv, env, paths), newline="")
     done = subprocess.run(["/bin/sh", str(script)], capture_output=True, check=True)
     assert json.loads(done.stdout) == [args, value, str(paths.data("x"))]
+
+
+def test_a_unit_gives_way_as_far_as_it_is_told(tmp_path: Path) -> None:
+    paths = HostPaths(state=tmp_path, run=tmp_path)
+    paths.data("x").mkdir(parents=True)
+    script = tmp_path / "x.sh"
+    argv = (sys.executable, "-S", "-c", "import os; print(os.nice(0))")
+    found = []
+    for nice in (0, 7):
+        unit = UnitSpec(host="h", name="x", program="python", nice=nice)
+        script.write_text(unit_script(unit, argv, {}, paths))
+        done = subprocess.run(["/bin/sh", str(script)], capture_output=True, check=True)
+        found.append(int(done.stdout))
+    assert found == [os.nice(0), os.nice(0) + 7]
 
 
 def test_what_outlives_a_unit_writes_to_a_file_not_to_a_pipe(tmp_path: Path) -> None:
