@@ -13,7 +13,7 @@ RULES_FOLDER = Path(__file__).resolve().parents[1] / "services" / "observability
 
 SCRAPE_INTERVAL_S = 5
 NICE = 10
-"""A host that returns reads its metrics' log for seconds of CPU: that waits for those who decide who serves."""
+"""A host that returns reads its metrics' log for seconds of CPU: those who decide who serves go before."""
 
 _SERVER_TLS = {
     "cert_file": "{pki}/host.pem",
