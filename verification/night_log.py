@@ -251,7 +251,7 @@ def deviations(history: History) -> tuple[Deviation, ...]:
     if cut:
         found.append(
             Deviation(
-                what=f"{sum(cut.values())} turns were cut: {', '.join(cut)}",
+                what=f"turns that were cut: {', '.join(f'{name} ({n})' for name, n in cut.items())}",
                 why="the run was stopped or killed meanwhile",
                 effect="trials and scenarios that were under way are void and were to be repeated",
             )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verification import stories
 from verification import night_trials
 from verification.history import History
+from verification.kinds import wanted as needs
 from verification.plan import FaultTrial, SwitchTrial
 
 
@@ -21,10 +23,9 @@ def trial(fault: str, number: int, reserve: bool = False) -> FaultTrial:
 def plans(draw):
     kinds = {"crash": draw(st.integers(1, 6)), "hang": draw(st.integers(0, 6))}
     spare = draw(st.integers(0, 3))
-    trials = [
+    return [
         trial(kind, n, n >= count) for kind, count in kinds.items() for n in range(count + spare) if count
     ]
-    return trials
 
 
 @given(plans(), st.randoms(), st.integers(1, 4))
@@ -65,8 +66,6 @@ def test_more_are_taken_where_a_next_stage_wants_them():
 
 def test_a_cut_switch_over_is_made_again_under_a_new_name():
     plan = stories.plan()
-    import msgspec
-
     plan = msgspec.structs.replace(
         plan, switches=(SwitchTrial(id="s-0", home="a"), SwitchTrial(id="s-1", home="b"))
     )
@@ -83,8 +82,6 @@ def test_more_are_wanted_until_as_many_count_as_were_planned():
     kinds = ("crash", "hang", "errors", "slow")
     wanted = night_trials.more_wanted(plan, History.of_records([]), kinds)
     needed = {}
-    from verification.kinds import wanted as needs
-
     for kind, n in needs({p.id: plan.rule(p.id) for p in plan.criteria}).items():
         if kind in kinds:
             needed[kind] = n
