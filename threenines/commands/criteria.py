@@ -44,12 +44,12 @@ def criteria(
         entry
         for entry in catalogue.criteria
         if (row is None or row.upper() in {entry.id.upper(), entry.row.upper()})
-        and (profile is None or profile in entry.plans)
+        and (profile is None or profile in entry.plans or entry.id in _beyond(profile))
     )
     if not chosen and row is not None:
         raise UserError(f"criterion {row}", "there is none of that id", "see `threenines criteria`")
     if not chosen:
-        known = ", ".join(catalogue.profiles)
+        known = ", ".join((*catalogue.profiles, "soak"))
         raise UserError(f"profile {profile}", "plans nothing in this version", f"use one of: {known}")
     standings = _standings(chosen, out)
     if json:
@@ -58,6 +58,13 @@ def criteria(
         _print_full(chosen, standings)
     else:
         _print_table(catalogue, chosen, standings)
+
+
+def _beyond(profile: str) -> tuple[str, ...]:
+    """What a profile decides beyond the catalogue's plans."""
+    from verification import soak
+
+    return soak.CRITERIA if profile == soak.PROFILE else ()
 
 
 def _standings(chosen: tuple[CatalogueEntry, ...], out: Path | None) -> dict[str, Standing]:

@@ -197,4 +197,6 @@ def _show(found: SoakStatus) -> None:
         console.print(Text(one_line(f"could not be asked: {away}"), style="yellow"), soft_wrap=True)
     if found.state is RunState.RUNNING and len(found.watching) < len(found.hosts):
         console.print("not every host watches; `threenines soak start` mends that", style="yellow")
-    console.print(Text(one_line(f"soak {found.soak}: {found.state.value}")), soft_wrap=True)
+    over = found.state is RunState.FINISHED and found.watching
+    ended = "; nothing more can change it, `threenines soak stop` ends its programs" if over else ""
+    console.print(Text(one_line(f"soak {found.soak}: {found.state.value}{ended}")), soft_wrap=True)
