@@ -20,6 +20,7 @@ from reports.render import render
 from reports.review import Period
 from tests.reports.past import november
 from tests.reports.synthetic import write_run
+from tests.reports.test_scenarios import MIXED, night
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 pytestmark = [
@@ -64,6 +65,8 @@ LOOKS = [
     ("hostile", 768, "light"),
     ("mixed", 1280, "light"),
     ("mixed", 1280, "dark"),
+    ("night", 320, "light"),
+    ("night", 1280, "dark"),
     ("review", 390, "light"),
     ("review", 880, "dark"),
     ("review", 1280, "light"),
@@ -74,6 +77,7 @@ LOOKS = [
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("out")
     folders = {kind: write_run(out / kind, "run-1", kind=kind) for kind in ("hostile", "mixed")}
+    folders["night"] = night(out / "night", MIXED)
     for folder in folders.values():
         render(folder)
     november(out / "past")
