@@ -91,6 +91,11 @@ def test_skipping_quiet_time_changes_no_decision(seed: int, workers: int) -> Non
     assert len(skipped.log) > 10
 
 
+def test_a_read_that_overtakes_a_late_watch_counts_as_seeing() -> None:
+    """Else time is skipped as if its peer had been silent for seconds, and it takes over from a living one."""
+    assert run(Parameters(202)).violation is None
+
+
 @settings(max_examples=40, deadline=None)
 @given(schedules(5), st.integers(0, 1_000), st.sampled_from(((0, 0), (-40_000, 40_000), (40_000, -40_000))))
 def test_no_drawn_schedule_breaks_the_protocol(

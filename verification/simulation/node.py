@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from services.control.domains import Known, Unit
@@ -445,6 +445,8 @@ class Node:
         if isinstance(event, Ambiguous):
             performed = "performed" if self._done == number else "not performed"
             self.checkers.count(f"silent and {performed}")
+        if isinstance(event, View):
+            self._seen({host: seen.revision for host, seen in event.hosts.items()})
         self.feed(event)
         if self.own is not None and isinstance(event, Acked):
             epoch = self.own.lease.epoch if self.variant.remembers_its_epoch else 0
@@ -455,10 +457,14 @@ class Node:
             self.deliver(self._notice, hosts, domains)
 
     def _notice(self, hosts: dict[str, int], domains: dict[str, Known]) -> None:
+        self._seen(hosts)
+        self.feed(Noticed(hosts, domains))
+
+    def _seen(self, hosts: Mapping[str, int]) -> None:
+        """A watch or a read shows these revisions of hosts' records."""
         for host, revision in hosts.items():
             if self.own is not None and host in self.own.peers and revision > self.own.peers[host].revision:
                 self.seen_true_ns[host] = self.world.now
-        self.feed(Noticed(hosts, domains))
 
     # What an operator, the fail-back or a crash loop may ask for.
 

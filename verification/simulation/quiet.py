@@ -70,6 +70,7 @@ def _advance(cluster: Cluster, nodes: dict[str, Node], plans: dict[str, int]) ->
         for watcher in nodes
         if watcher != name
     }
+    assert min(lags.values()) >= 0, "at rest everybody has seen everybody's last renewal"
     for name, node in nodes.items():
         own = node.own
         assert own is not None
