@@ -92,7 +92,7 @@ def test_skipping_quiet_time_changes_no_decision(seed: int, workers: int) -> Non
 
 
 def test_a_read_that_overtakes_a_late_watch_counts_as_seeing() -> None:
-    """Else time is skipped as if its peer had been silent for seconds, and it takes over from a living one."""
+    """Else time is skipped as if its peer were silent, and it takes over from one that lives."""
     assert run(Parameters(202)).violation is None
 
 
