@@ -1,8 +1,8 @@
 """What a soak writes down: stretches of time in which a host saw the fleet the same way. Pure.
 
 A line a stretch, not a line a look: it ends when something changes, when twenty seconds have passed, or when
-the looks were too far apart to vouch for the time between them. Instants are CLOCK_BOOTTIME of one boot, which no
-operator and no time server can set back; the wall clock stands beside it to place boots one after another.
+the looks were too far apart to vouch for the time between them. Instants are CLOCK_BOOTTIME of one boot,
+which no operator and no time server can set back; the wall clock stands beside it to place boots in order.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from reports import figures
 from reports.model import OutageEpisode, Outages, TimeLine
 from reports.svg import BAD, GRID, INK, MUTED, SERIES, label
 
 OUTAGES_HEIGHT_IN = 2.9
+DAY_S = 86_400.0
 _NARROWEST = 0.004
 _ORDER = ("detect", "decide", "promote", "reroute", "validate")
 
@@ -126,6 +127,9 @@ def outages(strip: Outages, figure: Figure) -> None:
     for axis in (course.xaxis, course.yaxis):
         axis.set_major_locator(MaxNLocator(4))
         axis.set_major_formatter(FuncFormatter(lambda value, _: figures.duration(value * 1000)))
+    if whole >= 2 * DAY_S:
+        course.xaxis.set_major_locator(MultipleLocator(DAY_S * max(1, round(whole / DAY_S / 7))))
+        course.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / DAY_S:g} d"))
     course.set_xlabel("since the start")
     course.grid(axis="y")
     course.set_axisbelow(True)

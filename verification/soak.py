@@ -31,6 +31,8 @@ CRITERIA: Final = ("SD-3", "RL-1", "RL-7")
 """What a soak decides: the gate's `extra`."""
 DAY_S = 86_400.0
 CONFIDENCE = 0.95
+TOLD = 8
+"""So many outages stand in the report by name; `threenines soak status --json` has all."""
 
 
 class SoakPlan(model.Plan, frozen=True, kw_only=True):
@@ -237,16 +239,18 @@ def _facts(
     facts = {
         "watched": f"{watched.known_s / DAY_S:.2f} days",
         "not watched": f"{budget.unwatched_s:.1f} s in {len(watched.gaps)} gaps",
-        "outages": str(len(watched.episodes)),
+        "outages": f"{len(watched.episodes)}, here the longest" if watched.episodes else "0",
     }
+    for one in sorted(watched.episodes, key=lambda one: -one.length_s)[:TOLD]:
+        facts[f"outage at {instant_of(one.start_s)}"] = f"{one.length_s:.1f} s: {one.cause}"
     for burn in burns:
         alert = ", alerts" if burn.alerts else ""
         facts[f"burn rate over {span(burn.window_s)}"] = (
             f"{burn.rate:.2g} (at most {burn.threshold:g}){alert}"
         )
-    for one in hosts:
-        if one.cpu_share is not None:
-            facts[f"cost on {one.host}"] = f"{100.0 * one.cpu_share:.2f} % of a core"
+    for host in hosts:
+        if host.cpu_share is not None:
+            facts[f"cost on {host.host}"] = f"{100.0 * host.cpu_share:.2f} % of a core"
     return facts
 
 

@@ -18,6 +18,8 @@ PROMETHEUS_LATE_S = 30.0
 """Prometheus learns of an agent's new place with its next scrapes: only what lasts longer is an outage."""
 UNWRITTEN_S = STRETCH_S + GAP_S
 """What a host saw last is lost with it: its word ends so long before it does."""
+AROUND_S = 2.0
+"""A host that tells of an outage up to its last second or so was not lost in it."""
 NAMED = 3
 
 
@@ -142,7 +144,7 @@ def _cause(
     parts = [
         f"{host} was lost"
         for host, known in spans.items()
-        if any(start_s - UNWRITTEN_S <= b <= end_s for b in _ends(host, known, lives, end_s))
+        if any(start_s - UNWRITTEN_S <= b <= end_s - AROUND_S for b in _ends(host, known, lives, end_s))
     ]
     parts += [
         f"{one.host} started"

@@ -11,6 +11,7 @@ from reports import store
 from reports.model import RunState, Verdict
 
 if TYPE_CHECKING:
+    from verification.soak import HostShare
     from verification.soak_run import Graded
     from verification.soak_status import SoakStatus
 
@@ -146,9 +147,21 @@ def _told(graded: Graded, json: bool) -> SoakStatus:
     return found
 
 
+def _words(host: HostShare, *, watches: bool) -> str:
+    from reports import figures
+
+    cost = "" if host.cpu_share is None else f", {100 * host.cpu_share:.2f} % of a core"
+    now = "watches" if watches else "does not watch"
+    return (
+        f"{host.host}: {now}, {figures.duration(1000 * host.watched_s)} so far;"
+        f" {host.lookups:,} look-ups ({host.lookups_failed:,} failed),"
+        f" {host.calls:,} calls ({host.calls_failed:,} failed);"
+        f" {figures.plural(host.starts, 'start')}{cost}; last look {host.last_look or figures.DASH}"
+    )
+
+
 def _show(found: SoakStatus) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from reports import figures
@@ -166,24 +179,8 @@ def _show(found: SoakStatus) -> None:
             for one in found.burn_rates
         )
         console.print(Text(f"burn rates: {', '.join(burns)}"), soft_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("host", "watches", "for", "look-ups", "failed", "calls", "failed", "starts", "CPU", "last look")
-    for name in names:
-        table.add_column(name, justify="left" if name in {"host", "watches"} else "right", no_wrap=True)
     for host in found.hosts:
-        table.add_row(
-            Text(host.host),
-            "yes" if host.host in found.watching else "no",
-            figures.duration(1000 * host.watched_s),
-            f"{host.lookups:,}",
-            f"{host.lookups_failed:,}",
-            f"{host.calls:,}",
-            f"{host.calls_failed:,}",
-            str(host.starts),
-            figures.DASH if host.cpu_share is None else f"{100 * host.cpu_share:.2f} %",
-            figures.DASH if host.last_look is None else host.last_look,
-        )
-    console.print("", table)
+        console.print(Text(one_line(_words(host, watches=host.host in found.watching))), soft_wrap=True)
     for title, stretches in (("outages", found.outages), ("gaps", found.gaps)):
         if stretches:
             console.print(f"\n{title} ({len(stretches)}, the longest first)", style="bold")
