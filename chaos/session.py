@@ -149,6 +149,11 @@ class Session:
         self._exits.append(self._renewal.stop)
         self._guarded()
 
+    @property
+    def lost(self) -> bool:
+        """Whether its lease has run out or was taken away: nothing can begin in it any more."""
+        return self._renewal.lost
+
     def __enter__(self) -> Session:
         return self
 

@@ -32,8 +32,8 @@ _INSIDE = (
     "echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range; "
     f"rto=/proc/sys/net/ipv4/tcp_rto_max_ms; [ ! -e $rto ] || echo {TCP_RTO_MAX_MS} > $rto"
 )
-"""In every namespace: no IPv6 (one address a host), ICMP echo for programs without privileges, and (Linux 6.13 or
-newer) connections that are tried again soon after a cut, instead of after as long again as the cut has lasted."""
+"""In every namespace: no IPv6 (one address a host), ICMP echo for programs without privileges, and on Linux
+6.13 or newer connections that are tried again soon after a cut, not after as long again as it has lasted."""
 
 
 class Network(Protocol):

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 from infra.plan import UnitSpec
 from infra.substrates.base import SubstrateError
 from infra.substrates.layout import HostPaths
+from infra.substrates.weights import FIRST
 
 T = TypeVar("T")
 
@@ -258,8 +259,9 @@ def unit_script(unit: UnitSpec, argv: Sequence[str], env: Mapping[str, str], pat
         f"# {unit.host}/{unit.name}: written by threenines, replaced when the unit changes.",
     ]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())]
-    # Where sessions are weighed against each other and it is allowed, a host's servers go before its agents.
-    lines.append("{ echo -20 >/proc/self/autogroup; } 2>/dev/null")
+    # Where sessions are weighed against each other and it is allowed, a host's servers go before its agents,
+    # but for those that can wait.
+    lines.append(f"{{ echo {unit.nice or FIRST} >/proc/self/autogroup; }} 2>/dev/null")
     lines.append(f"cd {shlex.quote(str(paths.data(unit.name)))} || exit 111")
     if unit.keeps_children:
         lines.append(f"exec >>{shlex.quote(str(paths.log(unit.name)))} 2>&1 </dev/null")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -60,13 +60,29 @@ FAULTS: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.fixture(scope="module")
-def session(standing: Standing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def sessions(standing: Standing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Session]]:
+    """One for all tests, and another one after it has lost its lease: that is one test's failure, not all's."""
     journal = Journal(tmp_path_factory.mktemp("journal") / "journal.jsonl")
-    session = Session.open(
-        standing.environment, journal=journal, fleet=standing.fleet, stage=standing.stage()
-    )
-    yield session
-    session.close()
+    opened: list[Session] = []
+
+    def current() -> Session:
+        if opened and opened[-1].lost:
+            opened.pop().close()
+        if not opened:
+            stage = standing.stage()
+            opened.append(
+                Session.open(standing.environment, journal=journal, fleet=standing.fleet, stage=stage)
+            )
+        return opened[-1]
+
+    yield current
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def session(sessions: Callable[[], Session]) -> Session:
+    return sessions()
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,9 @@ def test_a_program_outlives_hostd_and_ends_before_its_host_may_not_act_any_more(
     wait_for("served by the new life", lambda: primary(mainpc, "program") == "mainpc")
     adopted = [event for event in mainpc.events("program") if event["event"] == "adopted"]
     # On a slow machine the earlier life's word may have run out meanwhile: then it was ended, rightly.
-    assert (mainpc.pid("program") == pid) is bool(adopted)
+    since_ns = adopted[-1]["time_ns"] if adopted else 0
+    ended = any(e["event"] == "killed" and e["time_ns"] > since_ns for e in mainpc.events("program"))
+    assert (mainpc.pid("program") == pid) is (bool(adopted) and not ended)
 
     pid = mainpc.pid("program")
     lonely.etcd.stop()
