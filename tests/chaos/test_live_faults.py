@@ -61,7 +61,7 @@ FAULTS: list[tuple[str, dict[str, object]]] = [
 
 @pytest.fixture(scope="module")
 def sessions(standing: Standing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Session]]:
-    """One for all tests, and another one after it has lost its lease: that is one test's failure, not all's."""
+    """One for all tests, and another after it has lost its lease: that fails one test, not all."""
     journal = Journal(tmp_path_factory.mktemp("journal") / "journal.jsonl")
     opened: list[Session] = []
 
