@@ -117,6 +117,15 @@ class Ownership:
         return Unit(home) if known is None else known.record.unit_of(agent)
 
 
+def speaks_again(before: Ownership, after: Ownership, now_ns: int, policy: OwnershipPolicy) -> bool:
+    """Whether a lease that had run out holds again: who was told to serve meanwhile could not be promoted.
+
+    A claim that is acknowledged only after its deadline (its daemon was held still, say) gives units to a
+    host that may not act for them before its next renewal; nothing else changes with that.
+    """
+    return after.lease.held(now_ns, policy.lease) and not before.lease.held(now_ns, policy.lease)
+
+
 def begin(host: str, lease: Lease, homes: Iterable[str], ranks: Mapping[str, int], now_ns: int) -> Ownership:
     """The state of a daemon that has just started: it knows nothing, and all its timers start now."""
     return Ownership(

@@ -28,6 +28,7 @@ from services.control.holdings import (
     Transact,
     WriteFence,
     begin,
+    speaks_again,
 )
 from services.control.lease import (
     Acked,
@@ -223,7 +224,8 @@ class HostOwnership:
                 case Stop():
                     self._household.allow(Allowance())
                     self._stopped = True
-        if before.domains is not self.state.domains or before.proof.keys() != self.state.proof.keys():
+        changed = before.domains is not self.state.domains or before.proof.keys() != self.state.proof.keys()
+        if changed or speaks_again(before, self.state, now_ns, self._policy):
             self._household.learned()
 
     # Requests: each reports exactly one outcome.

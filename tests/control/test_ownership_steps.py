@@ -21,6 +21,7 @@ from services.control.holdings import (
     Transact,
     View,
     begin,
+    speaks_again,
 )
 from services.control.lease import Acked, Ambiguous, Failed, Lease, Refused, Stop, Tick
 from services.control.ownership import step, wake_ns
@@ -84,6 +85,27 @@ def test_an_empty_store_is_claimed_at_the_first_epoch_and_only_served_once_ackno
     assert promote == Effect(Do.PROMOTE, A, 1)
     assert host.acts()
     assert not host.acts(B)
+
+
+def test_a_claim_that_is_acknowledged_too_late_counts_with_the_next_renewal() -> None:
+    host = new()
+    host.tell(Tick())
+    host.tell(View(1, {}, {}), 1)
+    late = POLICY.lease.lease_ns // MS + 1
+    before = host.own
+    actions = host.tell(Acked(2), late)
+    assert Effect(Do.PROMOTE, A, 1) in actions
+    assert not host.acts()  # so that nobody can be promoted yet
+    assert not speaks_again(before, host.own, host.now_ns, POLICY)
+    host.tell(Tick())
+    before = host.own
+    assert not any(isinstance(action, Effect) for action in host.tell(Acked(3), 1))
+    assert host.acts()
+    assert speaks_again(before, host.own, host.now_ns, POLICY)
+    before = host.own
+    host.tell(Tick(), 200)
+    host.tell(Acked(4), 1)
+    assert not speaks_again(before, host.own, host.now_ns, POLICY)
 
 
 def test_a_renewal_compares_every_record_that_is_held() -> None:

@@ -116,6 +116,7 @@ class Agents:
             return False
         self.node.world.cancel(seat.timeout)
         seat.loaded = seat.up = False
+        seat.busy = None  # what it has sent may be performed yet, but who is dead tells nobody
         seat.late.clear()
         return True
 
@@ -309,9 +310,13 @@ class Agents:
             seat.revision if variant.writes_compare_the_cell else None,
         )
 
+        heard = False
+
         def answered(answer: Answer) -> None:
-            if seat.busy != number:
+            nonlocal heard
+            if seat.busy != number or heard:
                 return
+            heard = True  # a request has one answer, however often it arrives
             known = answer.value.known if isinstance(answer.value, Standing) else None
             if known is not None and not again and self._moved_aside(seat, write, answer):
                 self._send(seat, call, number, epoch, known.revision, again=True)

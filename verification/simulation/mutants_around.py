@@ -137,6 +137,12 @@ class StartsByName(Variant):
         return tuple(sorted(order))
 
 
+class LateClaimForgotten(Variant):
+    name = "late-claim-forgotten"
+    what = "agents of a claim that was acknowledged after its deadline are not looked at again"
+    looks_when_it_speaks_again = False
+
+
 AROUND: tuple[type[Variant], ...] = (
     OwnRecordNotCompared,
     TakeoverUncompared,
@@ -153,4 +159,5 @@ AROUND: tuple[type[Variant], ...] = (
     GivenUpForGood,
     StartsBackwards,
     StartsByName,
+    LateClaimForgotten,
 )

@@ -21,6 +21,7 @@ from services.control.holdings import (
     Transact,
     View,
     begin,
+    speaks_again,
 )
 from services.control.holdings import Event as OwnEvent
 from services.control.lease import (
@@ -246,7 +247,9 @@ class Node:
         else:
             for action in actions:
                 self._do(action, self.checkers.life(self.name))
-        if own.holdings is not before.holdings or own.proof.keys() != before.proof.keys():
+        changed = own.holdings is not before.holdings or own.proof.keys() != before.proof.keys()
+        again = self.variant.looks_when_it_speaks_again
+        if changed or (again and speaks_again(before, own, self.local(), self.policy)):
             self._stirred = True
         if self._look() or isinstance(event, Tick):
             self.household.keep_house()

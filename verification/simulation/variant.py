@@ -29,6 +29,7 @@ class Variant:
     compares_its_own_record = True
     matches_answers = True
     tries_again = True
+    looks_when_it_speaks_again = True
     sends_twice = False
     remembers_its_epoch = True
     writes_compare_the_domain = True
