@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 
 from loadtests.protocol import Acted, Event, HostFault, Intent, Picture, RegisterWish, SwitchOver
@@ -238,6 +239,27 @@ def test_the_tracker_ends_when_there_is_nothing_more_to_see(changes: dict, compl
         take(record)
     assert tracker.done.is_set() is complete
     assert (tracker.end_ns is not None) is complete
+
+
+def test_the_tracker_begins_anew_after_the_healing_and_wants_to_see_service_again() -> None:
+    records = [record for record in Loss().records() if record.host is not None]
+    begun_ns = stories.START_NS + 100_020 * stories.MS
+    tracker = HostTracker(AGENTS, 0, 8)
+    for record in records:
+        if record.time_ns < begun_ns:
+            tracker.listener()(record)
+    tracker.lost("mainpc", begun_ns)
+    late = [record for record in records if record.time_ns >= begun_ns]
+    for record in late:
+        tracker.listener()(record)
+    assert tracker.done.is_set()
+    tracker.untouched(late[-1].time_ns)
+    assert not tracker.done.is_set()
+    assert tracker.end_ns is None
+    shift_ns = late[-1].time_ns - late[0].time_ns + stories.MS
+    for record in late:  # the same calls again, later
+        tracker.listener()(msgspec.structs.replace(record, time_ns=record.time_ns + shift_ns))
+    assert tracker.done.is_set()
 
 
 # Switch-overs.

@@ -70,7 +70,9 @@ class HostTracker:
         self._look(effect_ns)
 
     def untouched(self, effect_ns: int) -> None:
-        """As `lost`, for a fault that takes nobody's agents away."""
+        """As `lost`, for a fault that takes nobody's agents away, or that is over: all begins anew."""
+        self.done.clear()
+        self._end_ns = None
         self.lost("", effect_ns)
 
     def listener(self) -> Callable[[Record], None]:

@@ -19,6 +19,7 @@ from verification.campaigns.bench import Bench, require
 from verification.campaigns.host_faults import KINDS, HostFaultKind, Scene, proved
 from verification.campaigns.host_tracker import HostTracker
 from verification.campaigns.stack_view import AskError, StackView
+from verification.kinds import SAFETY_FAULTS
 from verification.links import EVERY, LinkError
 from verification.plan import HostTrial
 
@@ -169,6 +170,10 @@ class HostTrials:
             tracker.untouched(begin_ns)
             await _within(tracker.done, self._timeout_s)
         end_ns = tracker.end_ns
+        if kind.loses and trial.fault in SAFETY_FAULTS:
+            # What is judged is the service after the healing: it has to be seen before the trial ends.
+            tracker.untouched(now_ns())
+            await _within(tracker.done, self._timeout_s)
         return self._timeout_s * 1000 if end_ns is None else max(0.0, (end_ns - begin_ns) / 1e6)
 
     async def _effect(
