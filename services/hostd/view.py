@@ -69,6 +69,7 @@ class View:
                 tuple(one for one in entry.instances if one.host != self._host) if entry is not None else ()
             )
             self._dirty.add(name)
+        self._dirty |= self.definitions.keys() ^ definitions.keys()
         self.definitions = dict(definitions)
         self.revision = revision
         self.seen = True
@@ -164,7 +165,7 @@ class View:
         for name in dirty:
             own = self.own(name)
             found = (*self._others.get(name, ()), *((own,) if own is not None else ()))
-            if found:
+            if found or name in self.definitions:  # what is defined is known, also while nobody serves it
                 self._entries[name] = Entry(name=name, instances=tuple(sorted(found, key=lambda i: i.host)))
             else:
                 self._entries.pop(name, None)

@@ -210,7 +210,8 @@ async def test_after_the_store_went_back_nothing_that_was_told_counts() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.one_of(st.none(), st.integers(0, 5))), min_size=1),
     st.lists(st.sampled_from(["ok", "down", "lost", "late"]), max_size=25),
-    st.one_of(st.none(), st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3))),
+    # What a watch tells is of the past: no revision that the store has not had yet.
+    st.one_of(st.none(), st.dictionaries(st.sampled_from("abcd"), st.integers(0, 1))),
     st.integers(0, 2**32),
 )
 def test_in_the_end_etcd_holds_the_last_wishes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,19 @@ async def test_a_defined_agent_that_nobody_runs_is_known_and_has_no_instance(gro
     spec = AgentSpec(name="alpha", home="pc2", category="c", handler="m:A")
     ground.view.told({"alpha": spec}, {}, None, 1)
     assert ground.view.resolve("alpha").instances == ()
+    await published(ground, 1)
+    with closing(SnapshotReader(ground.path)) as reader:
+        assert reader.resolve("alpha").instances == (), "clients on this host know it as well"
+        ground.view.told({"alpha": spec}, {"alpha": entry(instance("alpha", "pc2"))}, ("alpha",), 2)
+        await published(ground, 2)
+        assert len(reader.resolve("alpha").instances) == 1
+        ground.view.told({"alpha": spec}, {}, ("alpha",), 3)
+        await published(ground, 3)
+        assert reader.resolve("alpha").instances == (), "its host is gone, it is not"
+        ground.view.told({}, {}, (), 4)
+        await published(ground, 4)
+        with pytest.raises(KeyError):
+            reader.resolve("alpha")
 
 
 async def test_waiting_for_a_change(ground: Ground) -> None:
