@@ -15,8 +15,8 @@ from verification.plan import SwitchTrial
 LIMIT_S = 10.0
 BEFORE_S = 0.5
 AFTER_S = 0.5
-CALL_EVERY_MS = 45.0
-REGISTER_EVERY_MS = 55.0
+CALL_EVERY_MS = 38.0
+REGISTER_EVERY_MS = 45.0
 CALL_LIMIT_MS = 5000
 """A call that meets a switch-over is held back, not failed: it gets the usual time of a caller."""
 BODIES = {"recall": msgspec.Raw(b'{"key":"probe"}'), "_ping": msgspec.Raw(b"{}")}
