@@ -27,21 +27,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from infra.substrates.files import write_atomic
+from verification.errors import HarnessError
 
 TRUST_SCHEMA = "threenines.trust/1"
 KEY_FILE, TRUST_FILE = "key.pem", "trusted.json"
 KEY_BYTES = 32
 
 
-class EvidenceError(Exception):
+class EvidenceError(HarnessError):
     """Evidence or a key that cannot be used: where, what, mend."""
-
-    def __init__(self, where: str, what: str, mend: str, *, exit_status: int = 64) -> None:
-        super().__init__(f"{where}: {what}; {mend}")
-        self.where = where
-        self.what = what
-        self.mend = mend
-        self.exit_status = exit_status
 
 
 class TrustedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,6 +16,7 @@ import msgspec
 from infra.topology import AgentSpec, Fleet, HostRole
 from reports import model
 from verification.catalogue import Catalogue, CatalogueEntry, Estimator, ProfilePlan
+from verification.errors import HarnessError
 from verification.kinds import AGENT_FAULTS, HOST_FAULTS, KINDS, SAFETY_FAULTS, fault_text, wanted
 from verification.night_plan import Piece
 
@@ -124,15 +125,8 @@ class RunPlan(model.Plan, frozen=True, kw_only=True):
         return any(planned.id == criterion_id for planned in self.criteria)
 
 
-class PlanError(Exception):
+class PlanError(HarnessError):
     """A plan that cannot be made or read: where, what, mend."""
-
-    def __init__(self, where: str, what: str, mend: str, *, exit_status: int = 64) -> None:
-        super().__init__(f"{where}: {what}; {mend}")
-        self.where = where
-        self.what = what
-        self.mend = mend
-        self.exit_status = exit_status
 
 
 def make_plan(

@@ -26,6 +26,7 @@ from reports import model
 from reports.model import Run, RunState, Verdicts
 from verification import machine, soak_history, soak_prometheus
 from verification.catalogue import load_catalogue
+from verification.errors import HarnessError
 from verification.evidence import instant, read_run
 from verification.evidence_keys import EvidenceError
 from verification.history import Journal
@@ -45,15 +46,8 @@ CALLS_PER_S = 12.0
 _LEAN = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 
-class SoakError(Exception):
+class SoakError(HarnessError):
     """A soak that cannot be started or found: where, what, mend."""
-
-    def __init__(self, where: str, what: str, mend: str, *, exit_status: int = 64) -> None:
-        super().__init__(f"{where}: {what}; {mend}")
-        self.where = where
-        self.what = what
-        self.mend = mend
-        self.exit_status = exit_status
 
 
 @dataclass(frozen=True)
