@@ -179,7 +179,7 @@ def down(environment: Environment, on_event: OnEvent | None = None) -> tuple[str
 
 
 def _size(stack_plan: StackPlan) -> int:
-    return len(stack_plan.hosts) + len(stack_plan.units) + len(stack_plan.agents)
+    return len(stack_plan.hosts) + len(stack_plan.units) + 1 + len(stack_plan.agents)  # 1: the roster
 
 
 def _sweep(environment: Environment) -> tuple[str, ...]:

@@ -70,6 +70,12 @@ class AgentsView(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
 
 
+class DefinitionsView(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/definitions`: the home of every agent that the stack has a definition of."""
+
+    homes: dict[str, str]
+
+
 class StartedView(msgspec.Struct, frozen=True, kw_only=True):
     """`PUT /v1/agents/{name}`."""
 
@@ -167,6 +173,10 @@ class HostdApi:
     def agents(self) -> AgentsView:
         """Every instance of the whole stack, as this host sees it."""
         return self._decode(self._expect("GET", "/v1/agents"), AgentsView)
+
+    def definitions(self) -> DefinitionsView:
+        """Every agent that the stack has a definition of, running or not."""
+        return self._decode(self._expect("GET", "/v1/definitions"), DefinitionsView)
 
     def agent(self, name: str) -> AgentView | None:
         """One agent, None when the stack has no such definition."""

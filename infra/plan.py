@@ -94,6 +94,13 @@ class UnitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
 
 
+class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The names of all agents of the stack, and the hosts whose hostd can be asked for them."""
+
+    agents: tuple[str, ...]
+    hosts: tuple[str, ...]
+
+
 class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `up` makes. Units stand in start order."""
 
@@ -101,6 +108,12 @@ class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostSpec, ...]
     units: tuple[UnitSpec, ...]
     agents: tuple[AgentSpec, ...]
+
+    @property
+    def roster(self) -> Roster:
+        """Which agents there are to be, and no others."""
+        hosts = tuple(unit.host for unit in self.units if unit.name == "hostd")
+        return Roster(agents=tuple(sorted(agent.name for agent in self.agents)), hosts=hosts)
 
 
 def plan(fleet: Fleet, environment: Environment) -> StackPlan:

@@ -1,4 +1,4 @@
-"""The Pulumi program: one resource for each host, unit and agent of the plan.
+"""The Pulumi program: one resource for each host, unit and agent of the plan, and the roster.
 
 `infra/__main__.py` runs it for a literal `pulumi up`, `infra.automation` runs it inline.
 """
@@ -14,7 +14,7 @@ from pulumi.runtime.config import CONFIG
 from infra.environment import PROJECT, PROJECT_FOLDER, environment_from
 from infra.plan import Environment, StackPlan, UnitSpec, plan
 from infra.project import record_deployed
-from infra.provider import Agent, Host, Unit
+from infra.provider import Agent, AgentRoster, Host, Unit
 from infra.topology import Port, TopologyError, load_fleet
 
 START_TIMEOUT = pulumi.CustomTimeouts(create="5m", update="5m", delete="2m")
@@ -59,10 +59,17 @@ def deploy(stack_plan: StackPlan) -> None:
             parent=host, depends_on=needed, deleted_with=host, custom_timeouts=START_TIMEOUT
         )
         units[spec.host, spec.name] = Unit(spec, environment, options)
+    hostds = [unit for (_, name), unit in units.items() if name == "hostd"]
+    roster = AgentRoster(
+        stack_plan.roster,
+        environment,
+        pulumi.ResourceOptions(depends_on=hostds, custom_timeouts=START_TIMEOUT),
+    )
     for agent in stack_plan.agents:
         host = hosts[agent.home]
         before: list[pulumi.Resource] = [
-            units[agent.home, name] for name in _BEFORE_AGENTS if (agent.home, name) in units
+            roster,
+            *(units[agent.home, name] for name in _BEFORE_AGENTS if (agent.home, name) in units),
         ]
         options = pulumi.ResourceOptions(
             parent=host, depends_on=before, deleted_with=host, custom_timeouts=START_TIMEOUT

@@ -1,4 +1,4 @@
-"""Pulumi resources over a substrate: Host, Unit, Agent.
+"""Pulumi resources over a substrate: Host, Unit, Roster, Agent.
 
 The engine runs these providers in a process of its own, `python -m pulumi.dynamic`, which finds them by
 their module's name: they hold no state of their own, and everything that they need comes with a resource's
@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,12 +34,13 @@ from pulumi.dynamic import (
 
 from infra import substrates
 from infra.hostd_api import HostdApi, HostdError, HostdUnavailable, HostdUnreachable
-from infra.plan import Environment, UnitSpec
+from infra.plan import Environment, Roster, UnitSpec
 from infra.substrates.base import HostState, Substrate, SubstrateError, UnitState
 from infra.topology import AgentSpec, HostSpec
 
 Properties = dict[str, Any]
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 UP = "up"
 AGENT_WAIT_S = 30.0
@@ -74,6 +76,20 @@ class Unit(Resource, module="threenines", name="Unit"):
         super().__init__(UnitProvider(), f"unit-{unit.host}-{unit.name}", props, opts)
 
 
+class AgentRoster(Resource, module="threenines", name="Roster"):
+    """Which agents there are, and no others.
+
+    etcd keeps definitions while a stack is down; one that its manifest names no more shows here as drift and
+    goes before agents start, so that it cannot hold a port of theirs.
+    """
+
+    state: pulumi.Output[str]
+
+    def __init__(self, roster: Roster, environment: Environment, opts: pulumi.ResourceOptions) -> None:
+        props = {"environment": to_text(environment), "spec": to_text(roster), "state": None}
+        super().__init__(RosterProvider(), "roster", props, opts)
+
+
 class Agent(Resource, module="threenines", name="Agent"):
     """An agent, which hostd of its home runs."""
 
@@ -90,7 +106,7 @@ def to_text(value: msgspec.Struct) -> str:
 
 
 class _Provider(ResourceProvider):
-    """What the three have in common."""
+    """What all of them have in common."""
 
     kind: type[msgspec.Struct]
     replacing: tuple[str, ...] = ()
@@ -246,6 +262,60 @@ class AgentProvider(_Provider):
         return _outs(props, state=started.state)
 
 
+class RosterProvider(_Provider):
+    """Agents that nobody asked for."""
+
+    kind = Roster
+
+    def create(self, props: Properties) -> CreateResult:
+        """Removes strangers."""
+        return CreateResult("roster", self._enforce(props))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        """Who is there besides; while hostd does not answer, nobody knows."""
+        try:
+            found = sorted(_strangers(props))
+        except HostdError:
+            return ReadResult(id_, _outs(props, state="unknown"))
+        return ReadResult(id_, _outs(props, state="also there: " + ", ".join(found) if found else UP))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        """Removes strangers."""
+        return UpdateResult(self._enforce(news))
+
+    def delete(self, _id: str, props: Properties) -> None:
+        """Nothing: agents are resources of their own."""
+
+    def _enforce(self, props: Properties) -> Properties:
+        for name, home in sorted(_persist(lambda: _strangers(props)).items()):
+            _persist(partial(self._remove, props, name, home))
+        return _outs(props, state=UP)
+
+    def _remove(self, props: Properties, name: str, home: str) -> None:
+        _hostd(props, home).delete_agent(name)
+
+
+def _strangers(props: Properties) -> dict[str, str]:
+    """Agents that are defined and not on the roster, each with the host to ask for its removal.
+
+    Raises HostdError when no hostd answers.
+    """
+    roster = _spec(props, Roster)
+    refusal: HostdError | None = None
+    for host in roster.hosts:
+        try:
+            homes = _hostd(props, host).definitions().homes
+        except (HostdUnreachable, HostdUnavailable) as error:
+            refusal = error
+            continue
+        return {
+            name: home if home in roster.hosts else host
+            for name, home in homes.items()
+            if name not in roster.agents
+        }
+    raise refusal or HostdUnreachable("roster", "no host runs hostd", "see the manifest's hosts")
+
+
 def served_state(states: Mapping[str, str], home: str) -> str:
     """The state of an agent whose instances are in these states, by host: an agent that its standby host
     serves is no drift."""
@@ -279,7 +349,7 @@ def _part(props: Properties, key: str, part: str) -> object:
     return msgspec.json.decode(text).get(part) if isinstance(text, str) and text else None
 
 
-def _persist(ask: Callable[[], S]) -> S:
+def _persist(ask: Callable[[], T]) -> T:
     """Asks again while hostd or its etcd is away for a moment; asking twice is safe."""
     deadline = time.monotonic() + RETRY_S
     while True:

@@ -29,6 +29,7 @@ from services.hostd.health import SdkCheck
 from services.hostd.http import (
     AgentAnswer,
     AgentsAnswer,
+    DefinitionsAnswer,
     StartedAnswer,
     TargetGroup,
     as_json,
@@ -131,6 +132,7 @@ class Api:
             ("GET", "/v1/status", read, self._get_status),
             ("GET", "/v1/agents", read, self._get_agents),
             ("GET", "/v1/agents/{name}", read, self._get_agent),
+            ("GET", "/v1/definitions", read, self._get_definitions),
             ("PUT", "/v1/agents/{name}", admin, self._put_agent),
             ("DELETE", "/v1/agents/{name}", admin, self._delete_agent),
             ("GET", "/v1/agents/{name}/metrics", read, self._get_agent_metrics),
@@ -226,6 +228,12 @@ class Api:
             one for one in self._view.instances() if want.accepts(one) and (host is None or one.host == host)
         ]
         return as_json(AgentsAnswer(found, self._view.revision, self._view.stale))
+
+    async def _get_definitions(self, request: web.Request) -> web.Response:
+        if self._view.stale:
+            raise ApiError(503, "stale", "etcd does not confirm what this host knows")
+        effective = self._definitions.effective()
+        return as_json(DefinitionsAnswer({name: spec.home for name, spec in sorted(effective.items())}))
 
     async def _get_agent(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

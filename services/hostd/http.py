@@ -30,6 +30,10 @@ class AgentsAnswer(msgspec.Struct, frozen=True):
     stale: bool
 
 
+class DefinitionsAnswer(msgspec.Struct, frozen=True):
+    homes: dict[str, str]
+
+
 class AgentAnswer(msgspec.Struct, frozen=True):
     definition: AgentSpec | None
     instances: tuple[Instance, ...]

@@ -1,7 +1,8 @@
 """Writes this host's records to etcd: in order for each key, the latest value wins, and nobody waits for it.
 
 Each write is a transaction on the revision that the record had when we last knew it. A write without an
-answer is ambiguous: the record is read again before the next try, so a late one never undoes a newer one.
+answer is ambiguous: the record is read again before the next try, and written again even where it already
+reads as wanted while the write in doubt could still be done, so a late one never undoes a newer one.
 The one exception is a late *creation* that arrives after a deletion, which no comparison can tell from a
 right one: `repair`, called when the watch shows a record that ought not to be there, takes it back.
 
@@ -31,6 +32,7 @@ TIMEOUT_S = 1.0
 class _Record:
     wanted: bytes | None = None
     revision: int | None = None  # None: not known, has to be read
+    in_doubt: int | None = None  # the revision that the last write without an answer compares
     untouched: bool = True  # nothing was sent for it yet
     version: int = 0  # of `wanted`
     done: int = 0  # the version that etcd has acknowledged
@@ -166,7 +168,7 @@ class RecordWriter:
             record.revision = found.mod_revision if found is not None else 0
             if value is None and found is None:
                 return 1
-            if found is not None and found.value == value:
+            if found is not None and found.value == value and found.mod_revision != record.in_doubt:
                 return found.mod_revision
         expected, record.revision = record.revision, None
         if value is None and expected == 0:
@@ -174,7 +176,9 @@ class RecordWriter:
             return 1
         began = time.monotonic()
         op = Delete(key) if value is None else Put(key, value)
+        record.in_doubt = expected
         result = await self._together.perform((Compare.unchanged(key, expected), op))
+        record.in_doubt = None  # done or refused: that revision is of the past, for earlier ones in doubt too
         if not result.succeeded:
             return 0
         self._on_write(time.monotonic() - began)

@@ -70,6 +70,9 @@ def _handler(hostd: FakeHostd) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(size)
             if name in hostd.refuse:
                 self._answer(*hostd.refuse[name])
+            elif path == "/v1/definitions":
+                homes = {known: spec["home"] for known, spec in hostd.definitions.items()}
+                self._answer(200, {"homes": homes})
             elif self.command == "GET" and not name:
                 agents = [self._instance(known) for known in hostd.definitions]
                 self._answer(200, {"agents": agents, "revision": 7, "stale": False})

@@ -24,8 +24,8 @@ from tests.infra.conftest import World
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.slow, pytest.mark.timeout(300)]
 
-ALL = 3 + 7 + 5
-"""Hosts, units, agents of the small stack."""
+ALL = 3 + 7 + 1 + 5
+"""Hosts, units, the roster, agents of the small stack."""
 
 
 def test_life_of_a_stack(world: World) -> None:
@@ -76,7 +76,8 @@ def test_life_of_a_stack(world: World) -> None:
     world.write(
         msgspec.structs.replace(world.fleet, agents=tuple(a for a in world.fleet.agents if a.name != gone))
     )
-    assert automation.up(world.environment).changed == {"delete": (f"agent-{gone}",)}
+    changed = automation.up(world.environment).changed
+    assert changed == {"delete": (f"agent-{gone}",), "update": ("roster",)}
     assert world.changes() == [f"DELETE {gone}"]
     assert world.calls() == []
 
@@ -84,6 +85,20 @@ def test_life_of_a_stack(world: World) -> None:
     # A host takes what is on it along.
     assert sorted(world.calls()) == [f"delete_host {host}" for host in ("mainpc", "pc2", "witness")]
     assert world.changes() == []
+
+
+def test_an_agent_of_another_manifest_is_drift_and_goes_before_agents_start(world: World) -> None:
+    stranger = {"name": "stranger", "home": "mainpc"}
+    world.hostds["mainpc"].definitions["stranger"] = dict(stranger)  # what etcd kept of an earlier life
+    automation.up(world.environment)
+    told = [change for change in world.hostds["mainpc"].changes if "PUT" in change or "DELETE" in change]
+    assert told[0] == "DELETE stranger"
+    world.changes()
+    world.hostds["mainpc"].definitions["stranger"] = dict(stranger)
+    assert automation.refresh(world.environment).changed == {"update": ("roster",)}
+    assert world.changes() == []
+    assert automation.up(world.environment).changed == {"update": ("roster",)}
+    assert world.changes() == ["DELETE stranger"]
 
 
 def test_what_vanished_is_made_again(world: World) -> None:

@@ -15,7 +15,7 @@ from infra.environment import load_environment
 from tests.infra.conftest import SITE, World, make_world
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL = 3 + 7 + 5
+ALL = 3 + 7 + 1 + 5
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.slow, pytest.mark.timeout(300)]
 

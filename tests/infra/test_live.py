@@ -129,4 +129,14 @@ def test_life_of_a_real_stack(environment: Environment) -> None:
     assert automation.down(environment) == ()
     assert processes_of(environment.stack) == []
     assert stack_status(environment).absent
+
+    # etcd kept the definitions; a manifest that names fewer agents gets no others.
+    needed = {name for agent in agents for name in agent.depends_on}
+    gone = next(agent.name for agent in agents if agent.name not in needed)
+    fewer = tuple(agent for agent in agents if agent.name != gone)
+    Path(environment.fleet).write_bytes(manifest_of(msgspec.structs.replace(fleet, agents=fewer)))
+    automation.up(environment)
+    with HostdApi("pc2", substrate.address("pc2"), substrate.credentials()) as api:
+        assert set(api.definitions().homes) == {agent.name for agent in fewer}
+    assert automation.down(environment) == ()
     substrate.close()

@@ -12,7 +12,7 @@ from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime.settings import set_root_resource
 from pulumi.runtime.stack import run_in_stack
 
-from infra.plan import Environment, StackPlan, UnitSpec, plan
+from infra.plan import Environment, Roster, StackPlan, UnitSpec, plan
 from infra.program import deploy
 from infra.synthetic import synthetic_fleet
 from infra.topology import AgentSpec, load_fleet
@@ -84,6 +84,10 @@ def test_reference_fleet() -> None:
         name: request for name, request in seen.items() if name.partition("-")[0] in ("host", "unit", "agent")
     }
     assert len(resources) == len(stack_plan.hosts) + len(stack_plan.units) + 77
+    assert seen["roster"].type == "pulumi-python:dynamic/threenines:Roster"
+    hostds = {"unit-mainpc-hostd", "unit-pc2-hostd"}
+    assert names(seen["roster"].dependencies) == hostds
+    assert msgspec.json.decode(seen["roster"].object["spec"], type=Roster) == stack_plan.roster
     types = {request.type for request in resources.values()}
     assert types == {f"pulumi-python:dynamic/threenines:{kind}" for kind in ("Host", "Unit", "Agent")}
     etcd = {f"unit-{host.name}-etcd" for host in fleet.hosts}
@@ -96,7 +100,9 @@ def test_reference_fleet() -> None:
         assert msgspec.json.decode(request.object["spec"], type=UnitSpec) == unit
     for agent in fleet.agents:
         request = seen[f"agent-{agent.name}"]
-        assert {f"unit-{agent.home}-hostd", f"unit-{agent.home}-zygote"} <= names(request.dependencies)
+        assert {f"unit-{agent.home}-hostd", f"unit-{agent.home}-zygote", "roster"} <= names(
+            request.dependencies
+        )
         assert names([request.deletedWith]) == {f"host-{agent.home}"}
         assert msgspec.json.decode(request.object["spec"], type=AgentSpec) == agent
     assert outputs["hosts"].keys() == {"mainpc", "pc2", "witness"}
