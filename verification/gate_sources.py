@@ -87,12 +87,10 @@ def _misjudged(source: Source, judge: Judge | None) -> str | None:
 
 
 def judge_history(folder: Path) -> Verdicts:
-    """The verdicts of a run's raw history. Raises PlanError, HistoryError."""
-    from verification.history import History
-    from verification.judge import judge
-    from verification.plan import read_plan
+    """The verdicts of a run's raw records. Raises PlanError, HistoryError."""
+    from verification import judge
 
-    return judge(read_plan(folder)[0], History.read(folder)).verdicts
+    return judge.judge_history(folder)
 
 
 def distance_to(commit: str, root: Path = machine.ROOT) -> Callable[[str], int | None]:

@@ -24,6 +24,7 @@ from verification.estimators import Judgement
 from verification.history import History
 from verification.observations import Observations
 from verification.plan import RunPlan, read_plan
+from verification.scenario_folder import Again, judged_again
 from verification.series import series_of
 
 
@@ -45,10 +46,29 @@ def judge_run(run_folder: Path) -> Verdicts:
     plan, sha256 = read_plan(run_folder)
     _check_hash(run_folder, sha256)
     history = History.read(run_folder)
-    judged = judge(plan, history)
+    judged = judge(plan, history, again=scenarios_again(run_folder, plan, history))
     write_file(run_folder / "verdicts.json", model.encode(judged.verdicts))
     write_file(run_folder / "series.json", model.encode(series_of(plan, history, judged.observations)))
     return judged.verdicts
+
+
+def judge_history(run_folder: Path) -> Verdicts:
+    """The same without writing. Raises PlanError, HistoryError."""
+    plan, history = read_plan(run_folder)[0], History.read(run_folder)
+    return judge(plan, history, again=scenarios_again(run_folder, plan, history)).verdicts
+
+
+def scenarios_again(run_folder: Path, plan: RunPlan, history: History) -> dict[str, Again]:
+    """What the raw records of the run's scenarios say; those that have none are left out."""
+    told = night_log.last_told(history)
+    found = {
+        one.name: judged_again(
+            run_folder, one, told[one.name].folder, [r.scenario for r in told[one.name].results]
+        )
+        for one in plan.scenarios
+        if one.name in told and told[one.name].results
+    }
+    return {name: one for name, one in found.items() if one is not None}
 
 
 @dataclass(frozen=True)
@@ -59,8 +79,13 @@ class Judged:
     observations: Mapping[str, Observations]
 
 
-def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHECKERS) -> Judged:
-    """Judges every row of the catalogue, in its order. Pure."""
+def judge(
+    plan: RunPlan,
+    history: History,
+    checkers: Mapping[str, Checker] = CHECKERS,
+    again: Mapping[str, Again] = {},
+) -> Judged:
+    """Judges every row of the catalogue, in its order. `again`: the scenarios, judged anew. Pure."""
     history = night_log.counted(history)
     loads = load_checker.measure(plan, history)
     shortfall = load_checker.shortfall(plan, loads)
@@ -88,10 +113,11 @@ def judge(plan: RunPlan, history: History, checkers: Mapping[str, Checker] = CHE
         voids=tuple(voids),
         deviations=(
             *night_log.deviations(history),
+            *night_log.judged_otherwise(history, again),
             *_cut_off(history),
             *_left_the_plan(plan, history, results),
         ),
-        scenarios=night_log.scenario_results(plan.scenarios, history),
+        scenarios=night_log.scenario_results(plan.scenarios, history, again),
         projections=tuple(
             msgspec.structs.replace(judgement.projection, criterion=name)
             for name, judgement in judgements.items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from reports.model import CriterionResult, Deviation, PlannedScenario, ScenarioR
 from verification.history import History, HistoryError, Journal, Operation, value_of
 from verification.night_plan import Kind as PieceKind
 from verification.night_plan import Piece
+from verification.scenario_folder import Again
 from verification.scenario_result import Result, worst
 
 ALL_DONE = "all pieces are done"
@@ -145,16 +146,28 @@ def counted(history: History) -> History:
     )
 
 
-def scenario_results(planned: Sequence[PlannedScenario], history: History) -> tuple[ScenarioResult, ...]:
-    """What each planned scenario came to, in the plan's order; those that were not run say why."""
+def last_told(history: History) -> dict[str, TurnTold]:
+    """By piece, what its last turn told that came to its end."""
+    return {turn.piece: turn.told for turn in turns(history) if turn.told is not None}
+
+
+def scenario_results(
+    planned: Sequence[PlannedScenario], history: History, again: Mapping[str, Again] = {}
+) -> tuple[ScenarioResult, ...]:
+    """What each planned scenario came to, in the plan's order; those that were not run say why.
+
+    `again`: what their raw records say now, which counts in place of what the night told.
+    """
     told: dict[str, list[Turn]] = {}
     for turn in turns(history):
         told.setdefault(turn.piece, []).append(turn)
     reason = _why_not(history)
-    return tuple(_scenario(one, told.get(one.name, []), reason) for one in planned)
+    return tuple(_scenario(one, told.get(one.name, []), reason, again.get(one.name)) for one in planned)
 
 
-def _scenario(planned: PlannedScenario, attempts: Sequence[Turn], not_run: str) -> ScenarioResult:
+def _scenario(
+    planned: PlannedScenario, attempts: Sequence[Turn], not_run: str, again: Again | None
+) -> ScenarioResult:
     bare = ScenarioResult(
         name=planned.name, title=planned.title, rows=planned.rows, expected=planned.expected
     )
@@ -169,6 +182,17 @@ def _scenario(planned: PlannedScenario, attempts: Sequence[Turn], not_run: str) 
         return msgspec.structs.replace(
             bare, verdict=Verdict.INCONCLUSIVE, why=(why,), voids=cut, took_s=last.took_s
         )
+    if again is not None and again.why:
+        return msgspec.structs.replace(
+            bare,
+            verdict=Verdict.INCONCLUSIVE,
+            why=(again.why,),
+            voids=cut,
+            took_s=last.took_s,
+            folder=last.told.folder,
+        )
+    if again is not None:
+        results = again.results
     several = len(results) > 1
     return msgspec.structs.replace(
         bare,
@@ -185,6 +209,33 @@ def _scenario(planned: PlannedScenario, attempts: Sequence[Turn], not_run: str) 
         took_s=last.took_s,
         folder=last.told.folder,
     )
+
+
+def judged_otherwise(history: History, again: Mapping[str, Again]) -> tuple[Deviation, ...]:
+    """Scenarios whose raw records are not here, and those of which they say something else than the night."""
+    told = {name: one for name, one in last_told(history).items() if one.results}
+    found = []
+    absent = [name for name in told if name not in again]
+    if absent:
+        found.append(
+            Deviation(
+                what=f"scenarios that were not judged again: {', '.join(absent)}",
+                why="their raw records are not in the run's folder",
+                effect="they stand as the night told them",
+            )
+        )
+    for name, one in again.items():
+        before = worst(told[name].results)
+        after = worst(one.results)
+        if after is not before:
+            found.append(
+                Deviation(
+                    what=f"{name} is {after.value}; the night told {before.value}",
+                    why=one.why or "its raw records were judged again",
+                    effect="what the raw records say counts",
+                )
+            )
+    return tuple(found)
 
 
 def told_why(

@@ -1,7 +1,8 @@
 """A scenario from its file to its report: stand the stack up, load and faults, judge, write.
 
-A run's folder, `reports/out/<when>-<scenario>/`: `scenario.yaml` (as it was run), `journal.jsonl` (written
-before anything is judged), `history/load-<host>.jsonl`, `played.json`, `logs/`, `result.json`, `report.md`.
+A run's folder, `reports/out/<when>-<scenario>/`: `planned.yaml`, `scenario.yaml` (as it was run),
+`journal.jsonl` (written before anything is judged), `history/load-<host>.jsonl`, `played.json`, `logs/`,
+`result.json`, `report.md`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from chaos.explore import with_steps
-from chaos.journal import Journal, read_journal
+from chaos.journal import Journal
 from chaos.scenario import Scenario, ScenarioError, cells, fits
 from chaos.scenario_play import Played, play
 from chaos.session import Session
@@ -26,11 +27,10 @@ from loadtests.raw import Raw
 from loadtests.workload import load_workload
 from verification import machine
 from verification.deployment import Deployment
-from verification.history import History
 from verification.judge import write_file
 from verification.links import LoadLink
 from verification.progress import Progress
-from verification.scenario_judge import judge
+from verification.scenario_folder import PLANNED, judge_folder
 from verification.scenario_result import Result, markdown, worst
 
 LONGEST_LOAD_S = 3600
@@ -72,6 +72,7 @@ def run_on(
 ) -> tuple[Path, tuple[Result, ...]]:
     """The same on a stack that stands and that the caller holds alone."""
     folder = fresh_folder(wish.out, scenario.name)
+    write_file(folder / PLANNED, msgspec.yaml.encode(scenario))
     parts = cells(scenario)
     results = []
     for part in parts:
@@ -86,17 +87,6 @@ def run_on(
         write_file(folder / "report.md", _together(scenario, results).encode())
         write_file(folder / "result.json", msgspec.json.encode(results))
     return folder, tuple(results)
-
-
-def judge_folder(folder: Path) -> Result:
-    """Judges a stored run of a scenario again, from its folder alone. Raises ScenarioError, HistoryError."""
-    try:
-        scenario = msgspec.yaml.decode((folder / "scenario.yaml").read_bytes(), type=Scenario)
-        played = msgspec.json.decode((folder / "played.json").read_bytes(), type=Played)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ScenarioError(str(folder), f"is no whole run of a scenario ({error})", "run it again") from None
-    entries = tuple(read_journal(folder / "journal.jsonl"))
-    return judge(scenario, played, entries, History.read(folder))
 
 
 def _one(
