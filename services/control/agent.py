@@ -48,6 +48,7 @@ class EventKind(StrEnum):
     VALIDATED = "validated"  # it registered and answered, or its first health check passed
     PONG = "pong"
     MISS = "miss"
+    MISS_STOPPED = "miss-stopped"  # and the kernel says that a signal has stopped it
     LEAVING = "leaving"  # it said good-bye by itself
     EXITED = "exited"
     TIMER = "timer"  # `AgentState.deadline_ns` has passed
@@ -71,6 +72,7 @@ class Symbol(StrEnum):
     PONG = "pong"
     MISS = "miss"
     MISS_LAST = "one miss too many"
+    MISS_STOPPED = "one miss too many, stopped"
     LEAVING = "leaving"
     EXITED = "exited"
     EXITED_AGAIN = "exited, one crash too many"
@@ -126,6 +128,7 @@ TABLE: Mapping[tuple[Phase, Symbol], Rule] = {
     (P.UP, Y.PONG): Rule(P.UP),
     (P.UP, Y.MISS): Rule(P.UP),
     (P.UP, Y.MISS_LAST): Rule(P.UNHEALTHY, say="unhealthy"),
+    (P.UP, Y.MISS_STOPPED): Rule(P.KILLED, (Do.KILL,), "killed"),
     (P.UP, Y.STOP): Rule(P.DRAINING, (Do.TERM,), "stopping"),
     (P.UP, Y.REPLACE): Rule(P.DRAINING, (Do.TERM,), "replaced"),
     (P.UP, Y.LEAVING): Rule(P.DRAINING, say="leaving"),
@@ -184,7 +187,8 @@ class Policy:
     """The patience of the host with its agents. Times in nanoseconds.
 
     With pings every 200 ms, a timeout of 150 ms and two misses, a hang that begins just after an answer is
-    out of the answers after at most 500 ms and killed `hang_grace_ns` later.
+    out of the answers after at most 500 ms and killed `hang_grace_ns` later, or at once if a signal has
+    stopped it.
     """
 
     start_timeout_ns: int = 10 * S
@@ -286,9 +290,8 @@ class AgentState:
         return self.phase in LIVING
 
 
-_ABOUT_A_PROCESS = frozenset(
-    {EventKind.VALIDATED, EventKind.PONG, EventKind.MISS, EventKind.LEAVING, EventKind.EXITED}
-)
+_MISSES = frozenset({EventKind.MISS, EventKind.MISS_STOPPED})
+_ABOUT_A_PROCESS = _MISSES | {EventKind.VALIDATED, EventKind.PONG, EventKind.LEAVING, EventKind.EXITED}
 _FORK_OUTCOME = frozenset({EventKind.FORK_FAILED, EventKind.FORK_UNKNOWN, EventKind.ABSENT})
 
 
@@ -327,7 +330,7 @@ def _note(state: AgentState, event: Event, now_ns: int, policy: Policy) -> Agent
         return replace(state, floor=max(state.floor, state.pending + 1))
     if kind is EventKind.PONG and event.incarnation == state.incarnation:
         return replace(state, missed=0)
-    if kind is EventKind.MISS and event.incarnation == state.incarnation and state.phase is Phase.UP:
+    if kind in _MISSES and event.incarnation == state.incarnation and state.phase is Phase.UP:
         return replace(state, missed=state.missed + 1)
     if kind in (EventKind.EXITED, EventKind.LEAVING) and _counts_as_crash(state, event):
         stable = state.validated_ns is not None and now_ns - state.validated_ns >= policy.crash_window_ns
@@ -368,8 +371,10 @@ def _symbol(state: AgentState, event: Event, now_ns: int, policy: Policy) -> Sym
         return Symbol.FORK_FAILED if state.wanted else Symbol.FORK_FAILED_UNWANTED
     if kind is EventKind.ABSENT:
         return Symbol.ABSENT if state.wanted else Symbol.ABSENT_UNWANTED
-    if kind is EventKind.MISS:
-        return Symbol.MISS_LAST if state.missed >= state.missed_limit else Symbol.MISS
+    if kind in _MISSES:
+        if state.missed < state.missed_limit:
+            return Symbol.MISS
+        return Symbol.MISS_LAST if kind is EventKind.MISS else Symbol.MISS_STOPPED
     if kind is EventKind.EXITED:
         if not state.wanted:
             return Symbol.EXITED_UNWANTED

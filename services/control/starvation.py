@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 MS = 1_000_000
 S = 1_000 * MS
-RUNNABLE = "R"
+RUNNABLE, STOPPED = "R", "T"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Sample:
     runnable: bool
     ran_ns: int
     waited_ns: int
+    stopped: bool = False
+    """By a signal (SIGSTOP): it gives no answer however long one waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,10 @@ class AgentRunner:
                 self._starved_ns += quiet_ns
                 self._around.note("starved", self.name, self.state.incarnation, "gets no CPU")
             return
-        self.feed(Event(EventKind.MISS, self.state.incarnation))
+        if now is not None and now.stopped:
+            self.feed(Event(EventKind.MISS_STOPPED, self.state.incarnation, "stopped by a signal"))
+        else:
+            self.feed(Event(EventKind.MISS, self.state.incarnation))
 
     def leaving(self, incarnation: int) -> None:
         """It said good-bye."""

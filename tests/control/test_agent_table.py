@@ -71,6 +71,10 @@ def effects(state: AgentState, event: Event, now_ns: int = T0) -> tuple[AgentSta
         (at(P.UP), Event(E.MISS, 3), P.UP, []),
         (at(P.UP, missed=1), Event(E.MISS, 3), P.UNHEALTHY, []),
         (at(P.UP, missed=1), Event(E.MISS, 2), P.UP, []),
+        # One that a signal has stopped does not come back by waiting: no grace. One miss decides nothing.
+        (at(P.UP), Event(E.MISS_STOPPED, 3), P.UP, []),
+        (at(P.UP, missed=1), Event(E.MISS_STOPPED, 3), P.KILLED, [Signal(3, final=True)]),
+        (at(P.UP, missed=1), Event(E.MISS_STOPPED, 2), P.UP, []),
         (at(P.UP), Event(E.STOP), P.DRAINING, [Signal(3, final=False)]),
         (at(P.UP), Event(E.REPLACE), P.DRAINING, [Signal(3, final=False)]),
         (at(P.UP), Event(E.LEAVING, 3), P.DRAINING, []),

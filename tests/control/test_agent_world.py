@@ -21,6 +21,7 @@ from services.control.agent import (
 )
 
 POLICY = Policy()
+HEARD = (EventKind.PONG, EventKind.MISS, EventKind.MISS_STOPPED, EventKind.LEAVING)
 
 
 class World(RuleBasedStateMachine):
@@ -128,7 +129,7 @@ class World(RuleBasedStateMachine):
         self.feed(EventKind.VALIDATED, number)
 
     @precondition(lambda self: self.live | self.dead)
-    @rule(data=st.data(), kind=st.sampled_from([EventKind.PONG, EventKind.MISS, EventKind.LEAVING]))
+    @rule(data=st.data(), kind=st.sampled_from(HEARD))
     def process_is_heard(self, data: st.DataObject, kind: EventKind) -> None:
         self.feed(kind, data.draw(st.sampled_from(sorted(self.live | self.dead))))
 

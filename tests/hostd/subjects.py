@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from services.agent.sdk import Agent, method
 
@@ -17,6 +18,11 @@ class Subject(Agent):
     @method()
     def block(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    @method()
+    def read(self, path: str) -> str:
+        """Stands still until somebody writes."""
+        return Path(path).read_text()
 
     @method()
     async def never(self) -> None:
