@@ -13,27 +13,29 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 
 import msgspec
 
+from chaos.active import Active
 from chaos.admission import beyond_limits, overlap
+from chaos.clearing import sweep
+from chaos.cover import Cover
 from chaos.errors import ChaosError, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Proof, Radius, Trial
 from chaos.files import PATIENCE_S, files_of, held_for
-from chaos.guard import LOCK_S, Charge, guard_pid, start_guard
-from chaos.healing import IN_THE_WAY_S, Healing, heal, heal_open, leftovers, restored
+from chaos.guard import Charge, guard_pid, start_guard
+from chaos.healing import heal, restored
 from chaos.journal import Journal
-from chaos.lease import LEASE_S, RENEW_S, Renewal, read_lease
+from chaos.lease import LEASE_S, RENEW_S, Renewal
 from chaos.ledger import Ledger, Opened
 from chaos.stage import Stage
-from chaos.undo import failed
+from chaos.undo import AnyUndo, failed
 from infra.exclusive import exclusive
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
-from infra.substrates.files import lock_patience
 from infra.topology import Fleet
 
 _KEEP_S = 0.05
@@ -67,22 +69,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.healed and all(proof.holds for proof in self.restored)
 
 
-class Active:
-    """A fault that is on. Made by `Session.begin`, ended by `Session.end`."""
-
-    def __init__(self, fault: Fault, trial: Trial, entry: Opened, radius: Radius) -> None:
-        self.fault = fault
-        self.trial = trial
-        self.entry = entry
-        self.radius = radius
-        self.effect = Proof(False)
-        self.begun = time.monotonic()
-        self.inject_ms = 0.0
-        self.trouble = ""
-        self.stop = threading.Event()
-        self.keeper: threading.Thread | None = None
-
-
 class Session:
     """One harness on one stack. Safe between threads; every method may raise ChaosError."""
 
@@ -96,6 +82,7 @@ class Session:
         self._renewal = Renewal(self._files.lease, self.id, lease_s=LEASE_S, renew_s=RENEW_S)
         self._charge = Charge(stage.environment, fleet)
         self._active: dict[str, Active] = {}
+        self._covers: dict[str, Cover] = {}
         self._lock = threading.RLock()
         self._count = 0
         self._exits: list[Callable[[], object]] = []
@@ -170,6 +157,13 @@ class Session:
                 outcome = self.end(active)
                 if not outcome.healed:
                     left.append(outcome.fault)
+            for cover in tuple(self._covers.values()):
+                try:
+                    self._uncover(cover)
+                except NotHealed:
+                    left.append(cover.entry.fault)
+                except LeaseLost:
+                    continue  # it is undone; what was measured meanwhile is no matter of ours
         finally:
             self._leave()
         if left:
@@ -283,18 +277,7 @@ class Session:
         active.stop.set()
         if active.keeper is not None:
             active.keeper.join()
-        self.journal.write("healing", trial=active.trial.id, fault=str(active.fault))
-        begin = time.monotonic()
-        with held_for(self._files.heal_lock, PATIENCE_S):
-            (healing,) = heal(self.stage, self._ledger, (active.entry,), "harness")
-        heal_ms = (time.monotonic() - begin) * 1000
-        trouble = "; ".join(healing.trouble)
-        self.journal.write(
-            "healed" if not trouble else "not healed",
-            trial=active.trial.id,
-            text=trouble,
-            measures=(("took", heal_ms, "ms"),),
-        )
+        trouble, heal_ms = self._undo(active.entry)
         proofs = restored(self.stage, active.entry.undo) if not trouble else ()
         for proof in proofs:
             self._note("restored", active, proof)
@@ -310,7 +293,59 @@ class Session:
             trouble=active.trouble or trouble,
         )
 
+    # -- faults of others
+
+    def cover(self, label: str, targets: Iterable[str], undo: tuple[AnyUndo, ...]) -> Cover:
+        """Has a fault undone should its maker not live to heal it; may be injected once this returns.
+
+        No admission, no proof: those are the maker's. Raises LeaseLost, ChaosError: then nothing may begin.
+        """
+        with self._lock:
+            self._count += 1
+            id = f"{self.id}-{self._count}"
+        entry = Opened(id=id, fault=label, targets=tuple(sorted(targets)), undo=undo, time_ns=0)
+        self._ledger.open_fault(id, label, entry.targets, undo)
+        try:
+            self._must_be_guarded()
+        except ChaosError:
+            self._ledger.heal(id, "harness")  # nothing was begun
+            raise
+        cover = Cover(entry, self._uncover)
+        with self._lock:
+            self._covers[id] = cover
+        return cover
+
+    def _uncover(self, cover: Cover) -> None:
+        with self._lock:
+            ours = self._covers.pop(cover.entry.id, None) is not None
+        if ours and cover.is_healed:
+            self._ledger.heal(cover.entry.id, "harness")
+        elif ours:
+            trouble, _ = self._undo(cover.entry)
+            if trouble:
+                raise NotHealed(
+                    cover.entry.fault, f"it cannot be undone: {trouble}", "run threenines chaos panic"
+                )
+        if self._renewal.lost:
+            raise self._lease_lost()
+
     # -- inner
+
+    def _undo(self, entry: Opened) -> tuple[str, float]:
+        """What is left of a fault after its undo ("" when nothing is), and how many ms that took."""
+        self.journal.write("healing", trial=entry.id, fault=entry.fault)
+        begin = time.monotonic()
+        with held_for(self._files.heal_lock, PATIENCE_S):
+            (healing,) = heal(self.stage, self._ledger, (entry,), "harness")
+        took_ms = (time.monotonic() - begin) * 1000
+        trouble = "; ".join(healing.trouble)
+        self.journal.write(
+            "healed" if not trouble else "not healed",
+            trial=entry.id,
+            text=trouble,
+            measures=(("took", took_ms, "ms"),),
+        )
+        return trouble, took_ms
 
     def _admit(self, fault: Fault, radius: Radius) -> None:
         """Raises Refused for a fault that overlaps another one or disturbs too much."""
@@ -355,53 +390,6 @@ class Session:
             text="simulated" if proof.simulated else "",
             measures=tuple((one.name, one.value, one.unit) for one in proof.measures),
         )
-
-
-def sweep(stage: Stage) -> tuple[str, ...]:
-    """Heals what an earlier harness left; a line for each thing found. Raises NotHealed."""
-    files = files_of(stage.environment)
-    damaged = Ledger(files.ledger).read().damaged
-    found = [f"left by an earlier run: {_told(one)}" for one in heal_open(stage, "sweep")]
-    if damaged:
-        found.append(f"the ledger has {damaged} damaged lines: looked at the stack instead")
-        found += leftovers(stage, mend=True)
-    still = Ledger(files.ledger).read().open
-    if still:
-        raise NotHealed(
-            f"stack {stage.environment.stack}",
-            f"an earlier fault cannot be undone: {still[0].fault}",
-            "run threenines chaos panic, then up",
-        )
-    return tuple(found)
-
-
-def panic(stage: Stage) -> tuple[str, ...]:
-    """Ends everything now: a running harness' lease, every open fault, and whatever looks like one.
-
-    A harness that stands still and holds what an undo needs is ended.
-    """
-    files = files_of(stage.environment)
-    lease = read_lease(files.lease)
-    files.lease.unlink(missing_ok=True)
-    found = []
-    with lock_patience(LOCK_S):
-        healings = heal_open(stage, "panic", IN_THE_WAY_S)
-        if lease is not None and any(one.trouble for one in healings):
-            if lease.holder_lives():
-                lease.end_holder()
-                found.append(f"the harness (process {lease.pid}) stood in the way: ended")
-            healings = (*(one for one in healings if not one.trouble), *heal_open(stage, "panic"))
-        found += [_told(one) for one in healings]
-        found += leftovers(stage, mend=True)
-    ledger = Ledger(files.ledger)
-    for entry in ledger.read().open:
-        found.append(f"{entry.fault}: its undo failed; the stack was looked over instead")
-        ledger.heal(entry.id, "panic")
-    return tuple(found)
-
-
-def _told(healing: Healing) -> str:
-    return f"{healing.fault}: {'; '.join(healing.trouble) or 'healed'}"
 
 
 def _reap(program: subprocess.Popen[bytes]) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
+from chaos.clearing import panic as heal_everything
 from chaos.errors import ChaosError
 from chaos.parameters import make_fault
 from chaos.scenario import Scenario, Value
 from chaos.scenario_looks import AnyLook
 from chaos.session import Session
-from chaos.session import panic as heal_everything
 from chaos.stage import Stage
 
 MODULE = "chaos.toolkit"

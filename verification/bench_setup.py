@@ -9,6 +9,7 @@ from pathlib import Path
 from infra.substrates.base import Substrate
 from loadtests.raw import Raw
 from verification.campaigns.bench import Bench
+from verification.campaigns.guarded import Guarded
 from verification.history import Journal
 from verification.links import LoadLink, ProbeLink
 from verification.plan import RunPlan
@@ -32,7 +33,12 @@ def unused(folder: Path, stem: str) -> Path:
 
 
 async def open_bench(
-    plan: RunPlan, substrate: Substrate, folder: Path, progress: Progress, stack: contextlib.AsyncExitStack
+    plan: RunPlan,
+    substrate: Substrate,
+    guarded: Guarded,
+    folder: Path,
+    progress: Progress,
+    stack: contextlib.AsyncExitStack,
 ) -> Bench:
     """A bench for the run in `folder`; what it started ends with `stack`. Raises LinkError."""
     progress.phase("starting probes")
@@ -59,6 +65,7 @@ async def open_bench(
         progress=progress,
         folder=folder,
         start_probe=start_probe,
+        guarded=guarded,
     )
 
 

@@ -29,6 +29,7 @@ from reports.model import Report, RunState
 from verification import machine, night_campaigns
 from verification.bench_setup import open_bench, start_load, unused
 from verification.campaigns import discovery, instruments
+from verification.campaigns.guarded import Guarded
 from verification.catalogue import Catalogue, load_catalogue
 from verification.deployment import Deployment
 from verification.history import HistoryError
@@ -300,8 +301,13 @@ class _Night:
         part = night_campaigns.next_part(campaign, self.plan, self.path, turns(read_log(self.path)))
         if part is None:
             return TurnTold(piece=piece.name, done=True)
-        with asyncio.Runner() as runner, contextlib.suppress(asyncio.CancelledError):
-            runner.run(self._watched(self._measure(campaign, part)))
+        # A session for each turn: a scenario's own comes after it, and never beside it.
+        with (
+            contextlib.closing(Guarded(self.deployment.environment, self.deployment.fleet)) as guarded,
+            asyncio.Runner() as runner,
+            contextlib.suppress(asyncio.CancelledError),
+        ):
+            runner.run(self._watched(self._measure(campaign, part, guarded)))
         done = self._cut is None and (
             campaign.part is None
             or night_campaigns.next_part(campaign, self.plan, self.path, turns(read_log(self.path))) is None
@@ -320,9 +326,9 @@ class _Night:
                 await asyncio.wait({task})
         await task
 
-    async def _measure(self, campaign: night_campaigns.Campaign, part: RunPlan) -> None:
+    async def _measure(self, campaign: night_campaigns.Campaign, part: RunPlan, guarded: Guarded) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            bench = await open_bench(part, self.substrate, self.path, self.progress, stack)
+            bench = await open_bench(part, self.substrate, guarded, self.path, self.progress, stack)
             if not self._calibrated:
                 await discovery.calibrate(bench)
                 await instruments.clocks(bench)

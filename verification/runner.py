@@ -22,6 +22,7 @@ from reports.model import RunState
 from verification.bench_setup import open_bench, start_load
 from verification.campaigns import discovery, exchange, instruments, monitoring, registration
 from verification.campaigns.faults import Faults
+from verification.campaigns.guarded import Guarded
 from verification.campaigns.hosts import HostTrials
 from verification.campaigns.switches import SwitchOvers
 from verification.catalogue import Catalogue, load_catalogue
@@ -117,13 +118,17 @@ def plan_run(request: Request, deployment: Deployment, catalogue: Catalogue, wor
 
 
 def _measured(plan: RunPlan, deployment: Deployment, folder: RunFolder, progress: Progress) -> None:
+    guarded = Guarded(deployment.environment, deployment.fleet)
     try:
         substrate = deployment.prepare(progress)
         with asyncio.Runner() as runner:
-            runner.run(_cancellable(_measure(plan, substrate, folder, progress)))
+            runner.run(_cancellable(_measure(plan, substrate, guarded, folder, progress)))
     finally:
         with signals_ignored():
-            deployment.restore(progress)
+            try:
+                guarded.close()
+            finally:
+                deployment.restore(progress)
 
 
 async def _cancellable(work: Coroutine[None, None, None]) -> None:
@@ -139,9 +144,11 @@ async def _cancellable(work: Coroutine[None, None, None]) -> None:
             loop.remove_signal_handler(number)
 
 
-async def _measure(plan: RunPlan, substrate: Substrate, folder: RunFolder, progress: Progress) -> None:
+async def _measure(
+    plan: RunPlan, substrate: Substrate, guarded: Guarded, folder: RunFolder, progress: Progress
+) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        bench = await open_bench(plan, substrate, folder.path, progress, stack)
+        bench = await open_bench(plan, substrate, guarded, folder.path, progress, stack)
         await discovery.calibrate(bench)
         await instruments.clocks(bench)
         if plan.plans("SD-1"):

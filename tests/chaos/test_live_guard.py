@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from chaos.clearing import panic
 from chaos.errors import LeaseLost, Refused
 from chaos.fault import Proof
 from chaos.files import files_of
@@ -16,7 +17,7 @@ from chaos.healing import leftovers
 from chaos.lease import read_lease
 from chaos.ledger import Ledger, boottime_ns
 from chaos.parameters import make_fault
-from chaos.session import Session, panic
+from chaos.session import Session
 from chaos.stage import Stage
 from infra.exclusive import Occupied
 from infra.substrates.files import LOCK_PATIENCE_S

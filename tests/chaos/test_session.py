@@ -13,6 +13,7 @@ import pytest
 
 from chaos import session as sessions
 from chaos.admission import beyond_limits, overlap
+from chaos.clearing import panic, sweep
 from chaos.errors import BadFault, LeaseLost, NotHealed, Refused
 from chaos.fault import Fault, Measure, Proof, Radius, Trial, catalogue
 from chaos.files import files_of, held_for, take
@@ -22,7 +23,7 @@ from chaos.journal import Journal, read_journal
 from chaos.lease import Lease, Renewal, read_lease
 from chaos.ledger import Ledger, boottime_ns
 from chaos.parameters import make_fault
-from chaos.session import Session, panic, sweep
+from chaos.session import Session
 from chaos.stage import Stage
 from chaos.undo import AnyUndo, Thaw, TrueClock
 from infra.substrates.base import SubstrateError

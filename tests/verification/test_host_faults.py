@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from infra.substrates.base import Capability, Cut, Direction, HostState, ProcessView, SubstrateError
 from verification.campaigns import host_faults
-from verification.campaigns.host_faults import KINDS, Scene, heal_leftovers, proved
+from verification.campaigns.host_faults import KINDS, HostFaultKind, Scene, heal_leftovers, proved
 from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
 
 HOSTS = ("mainpc", "pc2", "witness")
@@ -102,6 +103,28 @@ def test_each_takes_effect_and_is_undone(name: str) -> None:
     assert not substrate.broken()
 
 
+def undone(substrate: Remembering, kind: HostFaultKind) -> None:
+    """Performs the kind's undos as the guard does."""
+    stage = SimpleNamespace(substrate=substrate, process=lambda one: substrate.process(one.host, one.what))
+    for undo in sorted(kind.undo(scene(substrate)), key=lambda one: one.order):
+        undo.perform(stage)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_is_undone_by_somebody_who_only_has_what_is_on_disk(name: str) -> None:
+    substrate, kind = Remembering(), KINDS[name]
+    undone(substrate, kind)  # before anything was done
+    assert not substrate.broken()
+    kind.inject(scene(substrate))
+    for _ in range(2):
+        undone(substrate, kind)
+        assert not substrate.broken()
+    kind.inject(scene(substrate))
+    kind.heal(scene(substrate))
+    undone(substrate, kind)  # after its healing
+    assert not substrate.broken()
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_without_effect_there_is_no_proof(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_faults, "PROOF_LIMIT_S", 0.02)
@@ -121,6 +144,7 @@ def test_leftovers_are_healed_and_named() -> None:
     assert heal_leftovers(substrate, HOSTS) == ()  # type: ignore[arg-type]
     substrate.freeze_host("pc2")
     substrate.cut("mainpc")
+    substrate.signal("pc2", "hostd", "STOP")
     told = heal_leftovers(substrate, (*HOSTS, "gone"))  # type: ignore[arg-type]
-    assert told == ("links of mainpc were cut", "pc2 was frozen")
+    assert told == ("links of mainpc were cut", "pc2 was frozen", "hostd of pc2 was stopped")
     assert not substrate.broken()

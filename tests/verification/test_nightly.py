@@ -31,6 +31,7 @@ from verification.scenario_result import Result
 
 SCENARIOS = tuple(load_scenario(name) for name in shipped())[:4]
 deployment = test_runner.deployment
+guards = test_runner.guards
 
 
 class Player:
@@ -163,7 +164,9 @@ def test_a_scenario_that_is_stopped_is_void_and_run_again(tmp_path, deployment, 
     assert f"turns that were cut: {SCENARIOS[1].name} (1)" in [one.what for one in report.deviations]
 
 
-def test_a_campaign_that_is_killed_goes_on_with_what_is_left(tmp_path, deployment, player, monkeypatch):
+def test_a_campaign_that_is_killed_goes_on_with_what_is_left(
+    tmp_path, deployment, guards, player, monkeypatch
+):
     """As after SIGKILL: no end of the session, a line cut in the middle."""
     real = discovery.warm
 
@@ -177,6 +180,7 @@ def test_a_campaign_that_is_killed_goes_on_with_what_is_left(tmp_path, deploymen
     with pytest.raises(_Killed):
         night(tmp_path, deployment)
     monkeypatch.undo()
+    guards.install(monkeypatch)
     monkeypatch.setattr(nightly, "run_on", player.run_on)
     monkeypatch.setattr(nightly, "bring_home", _at_home)
     monkeypatch.setattr(test_runner.monitoring, "targets", test_runner.all_targets_up)

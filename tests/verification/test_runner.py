@@ -24,6 +24,7 @@ from loadtests.record import Kind, Record, now_ns, raw
 from reports import render
 from reports.model import Run, RunState, Verdict
 from tests.verification import stories
+from tests.verification.made_up_session import Guards
 from verification import run_folder, runner
 from verification.campaigns import discovery, faults, monitoring
 from verification.catalogue import Catalogue, load_catalogue
@@ -142,7 +143,12 @@ async def all_targets_up(bench) -> None:
 
 
 @pytest.fixture
-def deployment(tmp_path, monkeypatch):
+def guards(monkeypatch):
+    return Guards(monkeypatch)
+
+
+@pytest.fixture
+def deployment(tmp_path, monkeypatch, guards):
     (tmp_path / "made-up").mkdir()
     monkeypatch.setattr(monitoring, "targets", all_targets_up)
     monkeypatch.setattr(faults, "REST_S", 0.0)
@@ -151,6 +157,7 @@ def deployment(tmp_path, monkeypatch):
     yield made
     for child in made.substrate.children:
         assert child.poll() is not None, "a program was left running"
+    assert not guards.standing, "a session was left open"
 
 
 def request(tmp_path) -> runner.Request:

@@ -140,7 +140,7 @@ def export(
 @app.command()
 def panic(stack: Stack = "local") -> None:
     """Heal everything now: end every fault, whoever began it; a harness that runs loses its lease."""
-    from chaos.session import panic as heal_everything
+    from chaos.clearing import panic as heal_everything
     from chaos.stage import Stage
     from infra.environment import load_environment
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from infra.substrates.base import Substrate
 from loadtests.protocol import Events
 from loadtests.record import Kind, Record, now_ns, raw
+from verification.campaigns.guarded import Guarded
 from verification.history import History, Journal
 from verification.links import LinkError, ProbeLink
 from verification.plan import RunPlan
@@ -29,6 +30,11 @@ class Bench:
     folder: Path
     start_probe: Callable[[str], Awaitable[ProbeLink]]
     """Starts a probe on a host, with a history file of its own."""
+    guarded: Guarded
+    """By which every fault of the campaigns is covered."""
+
+    def __post_init__(self) -> None:
+        self.guarded.say = lambda line: self.note("guard", said=line)
 
     def round(self, trial: str) -> str:
         """The name under which a trial's registers stand: never used before, also not by another run."""

@@ -7,8 +7,10 @@ import contextlib
 
 import msgspec
 
+from chaos.errors import LeaseLost
+from chaos.undo import AnyUndo, Behave, Continue
 from infra.substrates.base import SubstrateError
-from loadtests.protocol import Arm, Call, Events, FaultPlan, Misbehave, Release, Watch
+from loadtests.protocol import Arm, Armed, Call, Events, FaultPlan, Misbehave, Release, Watch
 from loadtests.record import Kind, Record, now_ns, raw
 from verification.campaigns.bench import Bench, require
 from verification.campaigns.tracker import Tracker
@@ -34,6 +36,20 @@ BODIES = {
 where failover is on, and a hundred calls a second on one agent would measure that agent's queue."""
 
 
+def undo_of(trial: FaultTrial) -> tuple[AnyUndo, ...]:
+    """What ends a fault of an agent when the harness does not live to heal it.
+
+    A crash is over when it has happened. Who hangs is replaced by hostd, and who fails its calls is only as
+    long as somebody calls it, else it fails until its time is up: longer than a fault may last.
+    """
+    match trial.fault:
+        case "hang":
+            return (Continue(host=trial.home, what=f"agent/{trial.agent}"),)
+        case fault if fault in MISBEHAVIOUR:
+            return (Behave(host=trial.home, agent=trial.agent),)
+    return ()
+
+
 class Faults:
     """The fault trials of a run."""
 
@@ -44,13 +60,14 @@ class Faults:
         self._waiting = [trial for trial in bench.plan.faults if not trial.reserve]
         self._reserve = [trial for trial in bench.plan.faults if trial.reserve]
         self._rested: dict[str, float] = {}
-        self._running: dict[asyncio.Task[Tracker], FaultTrial] = {}
+        self._running: dict[asyncio.Task[Tracker | None], FaultTrial] = {}
         self._done = self._void = self._late = 0
         self._slowest_ms = dict.fromkeys(SIGNALS, 0.0)
 
     async def run(self) -> None:
         """Runs them in the plan's order, as far as they do not touch one another, stage by stage."""
         self._bench.progress.phase("failures of agents and services", len(self._waiting))
+        await self._bench.guarded.stand()
         for host, probe in self._bench.probes.items():
             require((await probe.ask(Events())).error, host)
         await self._all_waiting()
@@ -105,9 +122,10 @@ class Faults:
             self._waiting.remove(trial)
             self._running[asyncio.create_task(self._trial(trial))] = trial
 
-    def _finished(self, trial: FaultTrial, tracker: Tracker) -> None:
+    def _finished(self, trial: FaultTrial, tracker: Tracker | None) -> None:
+        """`tracker` None: nothing of it counts."""
         self._rested[trial.agent] = asyncio.get_running_loop().time() + REST_S
-        if not tracker.took_effect:
+        if tracker is None or not tracker.took_effect:
             self._void += 1
             spare = next((one for one in self._reserve if one.fault == trial.fault), None)
             if spare is not None:
@@ -123,22 +141,27 @@ class Faults:
         note = f"{self._late} not recovered, {self._void} void" + (f", {slowest}" if slowest else "")
         self._bench.progress.tick(self._done, note)
 
-    async def _trial(self, trial: FaultTrial) -> Tracker:
+    async def _trial(self, trial: FaultTrial) -> Tracker | None:
         bench = self._bench
         tracker = Tracker(trial, tuple(bench.probes))
         self._mark(trial, Kind.INVOKE)
+        await bench.guarded.stand()
         with contextlib.ExitStack() as stack:
             for host, probe in bench.probes.items():
                 stack.enter_context(probe.listening(trial.agent, tracker.listener(host)))
                 stack.enter_context(probe.listening(None, tracker.events))
             try:
-                await self._inject(trial, tracker)
+                await self._watched(trial, tracker)
+            except LeaseLost as error:  # a trial without its end is void, whatever was seen of it
+                bench.note("trial void", trial=trial.id, agent=trial.agent, why=str(error))
+                return None
             finally:
-                await asyncio.shield(self._release(trial, tracker))
+                await asyncio.shield(self._release(trial))
         self._mark(trial, Kind.OK)
         return tracker
 
-    async def _inject(self, trial: FaultTrial, tracker: Tracker) -> None:
+    async def _watched(self, trial: FaultTrial, tracker: Tracker) -> None:
+        """Has the agent watched everywhere, then breaks it."""
         bench = self._bench
         for probe in bench.probes.values():
             await probe.ask(Watch(agent=trial.agent))
@@ -154,6 +177,17 @@ class Faults:
         except TimeoutError:
             bench.note("trial not begun", trial=trial.id, agent=trial.agent, why="not served on every host")
             return
+        target = f"process/{trial.home}/agent/{trial.agent}"
+        label = f"{trial.fault} agent/{trial.agent}"
+        async with bench.guarded.covered(label, (target,), undo_of(trial)) as cover:
+            try:
+                await self._inject(trial, armed, tracker)
+            finally:
+                if await asyncio.shield(self._mended(trial, tracker)):
+                    cover.healed()
+
+    async def _inject(self, trial: FaultTrial, armed: Armed, tracker: Tracker) -> None:
+        bench = self._bench
         told = FaultPlan(
             trial=trial.id,
             fault=trial.fault,
@@ -196,19 +230,26 @@ class Faults:
             return str(error)
         return None
 
-    async def _release(self, trial: FaultTrial, tracker: Tracker) -> None:
-        """Lets go of the agent everywhere; one that is still frozen goes on, one that fails recovers."""
-        if trial.fault in MISBEHAVIOUR and tracker.begun and not tracker.exited:
+    async def _mended(self, trial: FaultTrial, tracker: Tracker) -> bool:
+        """One that is still frozen goes on, one that fails recovers; whether that could be said to it."""
+        if tracker.exited or not tracker.begun:
+            return True
+        if trial.fault in MISBEHAVIOUR:
             mend = Misbehave(agent=trial.agent, trial=trial.id, mode="none")
-            with contextlib.suppress(LinkError):
-                await self._bench.probes[trial.home].ask(mend)
-        if trial.fault == "hang" and tracker.begun and not tracker.exited:
-            with contextlib.suppress(
-                SubstrateError
-            ):  # the process has been replaced meanwhile: nothing to heal
+            try:
+                return (await self._bench.probes[trial.home].ask(mend)).error is None
+            except LinkError:
+                return False
+        if trial.fault == "hang":
+            # Else the process has been replaced meanwhile: nothing to heal.
+            with contextlib.suppress(SubstrateError):
                 await asyncio.to_thread(
                     self._bench.substrate.signal, trial.home, f"agent/{trial.agent}", "CONT"
                 )
+        return True
+
+    async def _release(self, trial: FaultTrial) -> None:
+        """Lets go of the agent everywhere."""
         await asyncio.gather(
             *(probe.ask(Release(agent=trial.agent)) for probe in self._bench.probes.values())
         )

@@ -1,4 +1,4 @@
-"""Faults on hosts and the links between them: how each is made, proved and healed. A table, and its verbs."""
+"""Faults on hosts and the links between them: how each is made, proved, healed and undone, as a table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from chaos.undo import AnyUndo, BootHost, Continue, MendLinks, Thaw
 from infra.substrates.base import Capability, Direction, Substrate, SubstrateError
 from infra.topology import Port
 
@@ -31,17 +32,19 @@ class Scene:
 
 Verb = Callable[[Scene], None]
 Proof = Callable[[Scene], bool]
+Undos = Callable[[Scene], tuple[AnyUndo, ...]]
 
 
 @dataclass(frozen=True)
 class HostFaultKind:
-    """`loses`: the victim's agents have to move. `hold_s`: how long one that loses nobody lasts.
-
+    """`undo`: what ends it when the harness does not live to heal it; () for what ends by itself.
+    `loses`: the victim's agents have to move. `hold_s`: how long one that loses nobody lasts.
     `ends`: workers whose processes all die with it, by their place in the scene.
     """
 
     inject: Verb
     heal: Verb
+    undo: Undos
     proof: Proof
     loses: bool = True
     hold_s: float = 3.0
@@ -101,10 +104,25 @@ def _restart_both(scene: Scene) -> None:
     scene.substrate.restart_host(scene.victim)
 
 
+def _booted(*hosts: str) -> tuple[AnyUndo, ...]:
+    """Killed hosts run again. Also from a kill by halves, which leaves some processes stopped.
+
+    No undo here measures anything: whether service is back, the campaign's probes see.
+    """
+    return tuple(
+        undo for host in hosts for undo in (Thaw(host=host, agents_up=0), BootHost(host=host, agents_up=0))
+    )
+
+
+def _mended(host: str) -> tuple[AnyUndo, ...]:
+    return (MendLinks(host=host, peers=()),)
+
+
 def _cut(direction: Direction) -> HostFaultKind:
     return HostFaultKind(
         inject=lambda s: s.substrate.cut(s.victim, None, direction),
         heal=lambda s: s.substrate.mend_links(s.victim),
+        undo=lambda s: _mended(s.victim),
         proof=lambda s: bool(s.substrate.cuts(s.victim)),
         needs=Capability.CUT_LINKS,
     )
@@ -122,12 +140,14 @@ KINDS: dict[str, HostFaultKind] = {
     "host-kill": HostFaultKind(
         inject=lambda s: s.substrate.kill_host(s.victim),
         heal=lambda s: s.substrate.restart_host(s.victim),
+        undo=lambda s: _booted(s.victim),
         proof=lambda s: _not_running(s.victim, s.substrate),
         ends=("victim",),
     ),
     "host-freeze": HostFaultKind(
         inject=lambda s: s.substrate.freeze_host(s.victim),
         heal=lambda s: s.substrate.thaw_host(s.victim),
+        undo=lambda s: (Thaw(host=s.victim, agents_up=0),),
         proof=_frozen,
         needs=Capability.FREEZE_HOST,
     ),
@@ -137,6 +157,7 @@ KINDS: dict[str, HostFaultKind] = {
     "link-cut": HostFaultKind(
         inject=lambda s: s.substrate.cut(s.victim, s.observer),
         heal=lambda s: s.substrate.mend_links(s.victim),
+        undo=lambda s: _mended(s.victim),
         proof=lambda s: bool(s.substrate.cuts(s.victim)),
         loses=False,
         needs=Capability.CUT_LINKS,
@@ -144,6 +165,7 @@ KINDS: dict[str, HostFaultKind] = {
     "witness-cut": HostFaultKind(
         inject=lambda s: s.substrate.cut(_witness(s), None),
         heal=lambda s: s.substrate.mend_links(_witness(s)),
+        undo=lambda s: _mended(_witness(s)),
         proof=lambda s: bool(s.substrate.cuts(_witness(s))),
         loses=False,
         needs=Capability.CUT_LINKS,
@@ -152,6 +174,7 @@ KINDS: dict[str, HostFaultKind] = {
     "witness-link-cut": HostFaultKind(
         inject=lambda s: s.substrate.cut(_witness(s), s.victim),
         heal=lambda s: s.substrate.mend_links(_witness(s)),
+        undo=lambda s: _mended(_witness(s)),
         proof=lambda s: bool(s.substrate.cuts(_witness(s))),
         loses=False,
         needs=Capability.CUT_LINKS,
@@ -160,6 +183,7 @@ KINDS: dict[str, HostFaultKind] = {
     "witness-kill": HostFaultKind(
         inject=lambda s: s.substrate.kill_host(_witness(s)),
         heal=lambda s: s.substrate.restart_host(_witness(s)),
+        undo=lambda s: _booted(_witness(s)),
         proof=lambda s: _not_running(_witness(s), s.substrate),
         loses=False,
         about_witness=True,
@@ -167,11 +191,13 @@ KINDS: dict[str, HostFaultKind] = {
     "hostd-freeze": HostFaultKind(
         inject=_signal("hostd", "STOP"),
         heal=_signal("hostd", "CONT"),
+        undo=lambda s: (Continue(host=s.victim, what="hostd"),),
         proof=_held,
     ),
     "gateway-kill": HostFaultKind(
         inject=_kill_gateway,
         heal=_nothing,
+        undo=lambda _: (),
         proof=_gateway_killed,
         loses=False,
         hold_s=0.5,
@@ -179,6 +205,7 @@ KINDS: dict[str, HostFaultKind] = {
     "both-restart": HostFaultKind(
         inject=_kill_both,
         heal=_restart_both,
+        undo=lambda s: _booted(s.observer, s.victim),
         proof=lambda s: _not_running(s.victim, s.substrate) and _not_running(s.observer, s.substrate),
         loses=False,
         hold_s=0.0,
@@ -211,7 +238,7 @@ async def reachable(substrate: Substrate, host: str) -> bool:
 
 
 def heal_leftovers(substrate: Substrate, hosts: tuple[str, ...]) -> tuple[str, ...]:
-    """Ends every freeze and cut that an earlier harness left on these hosts; says what there was.
+    """Ends every freeze and cut, also of a hostd, that is left on these hosts; says what there was.
 
     Raises SubstrateError. A host that is not there (any more) has nothing to heal.
     """
@@ -227,4 +254,9 @@ def heal_leftovers(substrate: Substrate, hosts: tuple[str, ...]) -> tuple[str, .
         if Capability.CUT_LINKS in can and substrate.cuts(host):
             substrate.mend_links(host)
             found.append(f"links of {host} were cut")
+        with contextlib.suppress(SubstrateError):  # a witness has none
+            hostd = substrate.process(host, "hostd")
+            if hostd is not None and hostd.stopped:
+                substrate.signal(host, "hostd", "CONT")
+                found.append(f"hostd of {host} was stopped")
     return tuple(found)

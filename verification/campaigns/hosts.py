@@ -12,6 +12,7 @@ from collections import Counter
 
 import msgspec
 
+from chaos.errors import LeaseLost
 from infra.substrates.base import SubstrateError
 from loadtests.protocol import Call, Fleet, HostFault, Picture, Registers, Release
 from loadtests.record import Kind, Record, now_ns, raw
@@ -56,6 +57,7 @@ class HostTrials:
         """Runs them all in the plan's order; at the end every domain is at home again."""
         bench = self._bench
         bench.progress.phase("losses of hosts", len(self._waiting))
+        await bench.guarded.stand()
         try:
             await self._view.learn()
         except AskError as error:
@@ -94,7 +96,9 @@ class HostTrials:
         """Milliseconds from the fault to the last thing that was waited for; None: the trial is void."""
         bench, kind = self._bench, KINDS[trial.fault]
         self._mark(trial, Kind.INVOKE)
+        counts = True
         try:
+            await bench.guarded.stand()
             scene = await self._scene(trial, kind)
             if scene is None:
                 return None
@@ -103,8 +107,13 @@ class HostTrials:
             observer = bench.probes[scene.observer]
             with observer.listening(EVERY, tracker.listener()):
                 return await self._observed(trial, kind, scene, tracker)
+        except LeaseLost as error:  # a trial without its end is void, whatever was seen of it
+            counts = False
+            bench.note("trial void", trial=trial.id, why=str(error))
+            return None
         finally:
-            self._mark(trial, Kind.OK)
+            if counts:
+                self._mark(trial, Kind.OK)
 
     async def _scene(self, trial: HostTrial, kind: HostFaultKind) -> Scene | None:
         """Everything is back and in use; None when the trial cannot be made."""
@@ -145,21 +154,26 @@ class HostTrials:
         served = tracker.serving.get(scene.victim, 0)
         told = HostFault(trial=trial.id, fault=trial.fault, victim=scene.victim, served=served)
         bench.note("host fault", trial=trial.id, victim=scene.victim, fault=trial.fault)
-        begin_ns = now_ns()
-        try:
-            sent = await self._do(trial, "host-fault", told, kind.inject, scene)
-            effect_ns = await self._effect(trial, told, kind, scene) if sent else None
-            if effect_ns is not None and kind.loses:
-                tracker.lost(scene.victim, effect_ns)
-                await _within(tracker.done, self._timeout_s)
-                await asyncio.sleep(LINGER_S)
-            elif effect_ns is not None:
-                await asyncio.sleep(kind.hold_s)
-        finally:
-            healed = await asyncio.shield(self._do(trial, "host-heal", told, kind.heal, scene))
+        undo = kind.undo(scene)
+        touched = tuple({f"host/{one.host}": None for one in undo})
+        async with bench.guarded.covered(f"{trial.fault} {scene.victim}", touched, undo) as cover:
+            begin_ns = now_ns()
+            try:
+                sent = await self._do(trial, "host-fault", told, kind.inject, scene)
+                effect_ns = await self._effect(trial, told, kind, scene) if sent else None
+                if effect_ns is not None and kind.loses:
+                    tracker.lost(scene.victim, effect_ns)
+                    await _within(tracker.done, self._timeout_s)
+                    await asyncio.sleep(LINGER_S)
+                elif effect_ns is not None:
+                    await asyncio.sleep(kind.hold_s)
+            finally:
+                healed = await asyncio.shield(self._do(trial, "host-heal", told, kind.heal, scene))
+                if healed:
+                    cover.healed()
         if not healed:
             raise LinkError(
-                f"host {scene.victim}", f"{trial.fault} could not be healed", "look at the journal"
+                f"host {scene.victim}", f"{trial.fault} had to be undone by force", "look at the journal"
             )
         if effect_ns is None:
             return None
