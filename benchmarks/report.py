@@ -9,6 +9,7 @@ Processor time and peak memory are that process'; wall time on a busy machine sa
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ def measure() -> Sequence[Figure]:
         shutil.copytree(
             source, copy, ignore=shutil.ignore_patterns("report.*", "verdicts.json", "series.json")
         )
+        _unsealed(copy / "run.json")
         records = _repeat(copy / "history", RECORDS)
         began = time.perf_counter()
         child = subprocess.Popen(
@@ -60,6 +62,13 @@ def _newest() -> Path:
         if any((out / name / "history").glob("load-*.jsonl")) and (out / name / "report.json").is_file():
             return out / name
     raise SystemExit("no stored run: make one with `threenines verify --profile quick`")
+
+
+def _unsealed(run: Path) -> None:
+    """What follows is no longer what the run left, and does not say that it is."""
+    told = json.loads(run.read_bytes())
+    told.pop("seal_sha256", None)
+    run.write_text(json.dumps(told))
 
 
 def _repeat(history: Path, wanted: int) -> int:

@@ -119,6 +119,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     environment: str
     seed: int
     plan_sha256: str
+    seal_sha256: str | None = None
+    """Of `seal.json`, which names the raw records with which the run ended. None: it has not, or is older."""
     ended: str | None = None
     commit: str | None = None
     state: RunState = RunState.FINISHED

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from reports.model import Run, RunState, encode
-from verification import evidence_keys, machine
+from verification import evidence_keys, machine, seal
 from verification.evidence_keys import EvidenceError, Trust, TrustedKey
 
 SCHEMA = "threenines.evidence/1"
@@ -34,8 +34,18 @@ SKEW = timedelta(minutes=5)
 LARGEST_MANIFEST_BYTES = 4 << 20
 LARGEST_RUN_BYTES = 8 << 30
 CHUNK_BYTES = 1 << 20
-CARRIED = ("run.json", "plan.json", "verdicts.json", "series.json", "journal.jsonl", "selftest.json")
+CARRIED = (
+    "run.json",
+    "plan.json",
+    seal.FILE,
+    "verdicts.json",
+    "series.json",
+    "journal.jsonl",
+    "selftest.json",
+)
 FOLDERS = ("history", "soak")
+SCENARIOS = "scenarios"
+"""Of its files those that the judge reads come along, from folders of folders."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -242,7 +252,10 @@ def _problem(manifest: Manifest) -> str | None:
     for path in paths:
         parts = PurePosixPath(path).parts
         inside = path in CARRIED or (
-            len(parts) == 2 and parts[0] in FOLDERS and parts[1] not in {"", ".", ".."}
+            not {"", ".", ".."} & set(parts)
+            and (
+                (len(parts) == 2 and parts[0] in FOLDERS) or (3 <= len(parts) <= 5 and parts[0] == SCENARIOS)
+            )
         )
         if not inside or "/".join(parts) != path or "\\" in path or "\0" in path:
             return f"{path!r} is no file of a run"
@@ -316,6 +329,7 @@ def _paths(folder: Path) -> Iterable[str]:
     yield from (name for name in CARRIED if (folder / name).is_file())
     for home in FOLDERS:
         yield from sorted(f"{home}/{path.name}" for path in (folder / home).glob("*") if path.is_file())
+    yield from (name for name in seal.raw_files(folder) if name.startswith(f"{SCENARIOS}/"))
 
 
 def _carried(folder: Path) -> Iterable[CarriedFile]:
@@ -351,7 +365,7 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> None:
 
 def _take(archive: zipfile.ZipFile, file: CarriedFile, folder: Path, where: Path) -> None:
     target = folder / file.path
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), file.size_bytes
     with archive.open(f"{INSIDE}/{file.path}") as source, open(target, "xb") as written:
         # Never more than was signed, whatever the archive unpacks to.

@@ -14,20 +14,15 @@ from typing import Self, TypeVar
 import msgspec
 
 from loadtests.record import Kind, Record, encode_line
+from verification.errors import HarnessError
 
 T = TypeVar("T")
 
 __all__ = ["Completed", "History", "HistoryError", "Journal", "Kind", "Note", "Operation", "Record"]
 
 
-class HistoryError(Exception):
+class HistoryError(HarnessError):
     """A history that cannot be judged: where (file and line), what is wrong, what to do."""
-
-    def __init__(self, where: str, what: str, mend: str) -> None:
-        super().__init__(f"{where}: {what}; {mend}")
-        self.where = where
-        self.what = what
-        self.mend = mend
 
 
 @dataclass(frozen=True)

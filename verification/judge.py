@@ -16,10 +16,11 @@ import msgspec
 
 from reports import model
 from reports.model import CriterionResult, Deviation, Evidence, Verdict, Verdicts, Void
-from verification import drift, estimators, instruments, night_log, statistics
+from verification import drift, estimators, instruments, night_log, seal, statistics
 from verification.catalogue import CatalogueEntry, Estimator
 from verification.checkers import CHECKERS, Checker
 from verification.checkers import load as load_checker
+from verification.errors import HarnessError
 from verification.estimators import Judgement
 from verification.history import History
 from verification.observations import Observations
@@ -28,24 +29,16 @@ from verification.scenario_folder import Again, judged_again
 from verification.series import series_of
 
 
-class JudgeError(Exception):
+class JudgeError(HarnessError):
     """A run that cannot be judged: where, what, mend."""
-
-    def __init__(self, where: str, what: str, mend: str) -> None:
-        super().__init__(f"{where}: {what}; {mend}")
-        self.where = where
-        self.what = what
-        self.mend = mend
 
 
 def judge_run(run_folder: Path) -> Verdicts:
     """Judges a stored run and writes its `verdicts.json` and `series.json`.
 
-    Raises PlanError, HistoryError, or JudgeError when the plan is not the one that was hashed.
+    Raises PlanError, HistoryError, SealError, or JudgeError when the plan is not the one that was hashed.
     """
-    plan, sha256 = read_plan(run_folder)
-    _check_hash(run_folder, sha256)
-    history = History.read(run_folder)
+    plan, history = _read(run_folder)
     judged = judge(plan, history, again=scenarios_again(run_folder, plan, history))
     write_file(run_folder / "verdicts.json", model.encode(judged.verdicts))
     write_file(run_folder / "series.json", model.encode(series_of(plan, history, judged.observations)))
@@ -53,8 +46,8 @@ def judge_run(run_folder: Path) -> Verdicts:
 
 
 def judge_history(run_folder: Path) -> Verdicts:
-    """The same without writing. Raises PlanError, HistoryError."""
-    plan, history = read_plan(run_folder)[0], History.read(run_folder)
+    """The same without writing."""
+    plan, history = _read(run_folder)
     return judge(plan, history, again=scenarios_again(run_folder, plan, history)).verdicts
 
 
@@ -285,7 +278,9 @@ def _cut_off(history: History) -> list[Deviation]:
     ]
 
 
-def _check_hash(run_folder: Path, sha256: str) -> None:
+def _read(run_folder: Path) -> tuple[RunPlan, History]:
+    """Plan and history, each what the run had. Raises PlanError, HistoryError, SealError, JudgeError."""
+    plan, sha256 = read_plan(run_folder)
     path = run_folder / "run.json"
     try:
         run = msgspec.json.decode(path.read_bytes(), type=model.Run)
@@ -298,6 +293,8 @@ def _check_hash(run_folder: Path, sha256: str) -> None:
             "is not the plan that was hashed before the first trial",
             "restore it or repeat the run",
         )
+    seal.check(run_folder, run.seal_sha256)
+    return plan, History.read(run_folder)
 
 
 def write_file(path: Path, data: bytes) -> None:

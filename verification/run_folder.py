@@ -11,7 +11,7 @@ import msgspec
 
 from reports import model
 from reports.model import Run, RunState
-from verification import machine
+from verification import machine, seal
 from verification.deployment import Deployment
 from verification.judge import write_file
 from verification.plan import PLAN_FILE, PlanError, RunPlan
@@ -73,13 +73,24 @@ class RunFolder:
             raise PlanError(str(file), f"is damaged ({error})", "name another run") from None
 
     def begin_again(self) -> None:
-        """The run goes on."""
-        self.run = msgspec.structs.replace(self.run, state=RunState.RUNNING, detail=None, ended=None)
+        """The run goes on. Raises SealError when what it left was changed meanwhile."""
+        seal.check(self.path, self.run.seal_sha256)
+        self.run = msgspec.structs.replace(
+            self.run, state=RunState.RUNNING, detail=None, ended=None, seal_sha256=None
+        )
         self._write()
 
     def end(self, state: RunState, detail: str | None) -> None:
-        """The run is over, one way or another."""
-        self.run = msgspec.structs.replace(self.run, state=state, detail=detail, ended=now())
+        """The run is over, one way or another: what it left is sealed."""
+        sealed = seal.make(self.path)
+        write_file(self.path / seal.FILE, sealed)
+        self.run = msgspec.structs.replace(
+            self.run,
+            state=state,
+            detail=detail,
+            ended=now(),
+            seal_sha256=hashlib.sha256(sealed).hexdigest(),
+        )
         self._write()
 
     def _write(self) -> None:

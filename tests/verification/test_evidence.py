@@ -76,6 +76,25 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, keys, bundle):
     assert again.read_bytes() == bundle.read_bytes()
 
 
+def test_the_raw_records_of_scenarios_and_the_seal_come_along(tmp_path, keys):
+    there = run_folder(tmp_path / "there", ID)
+    raw = ("seal.json", "scenarios/0-a/journal.jsonl", "scenarios/0-b/cell/history/load-pc2.jsonl")
+    for name in (*raw, "scenarios/0-a/report.md", "scenarios/0-a/logs/load.log"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(name.encode())
+    evidence.export_bundle(there, keys, tmp_path / "run.zip", NOW)
+    folder = take(tmp_path / "run.zip", keys, tmp_path / "here")
+    assert [(folder / name).read_bytes() for name in raw] == [name.encode() for name in raw]
+    assert not (folder / "scenarios/0-a/report.md").exists(), "what can be made again stays at home"
+    (folder / raw[1]).write_bytes(b"")
+    with pytest.raises(EvidenceError, match="is not what was signed"):
+        evidence.check_imported(folder, evidence_keys.trusted(keys))
+    (folder / raw[1]).write_bytes(raw[1].encode())
+    (folder / "scenarios/0-a/played.json").write_bytes(b"")
+    with pytest.raises(EvidenceError, match="was added"):
+        evidence.check_imported(folder, evidence_keys.trusted(keys))
+
+
 @pytest.mark.parametrize("name", ["verdicts.json", "history/nemesis.jsonl", "run.json"])
 def test_what_was_edited_after_the_import_is_found(tmp_path, keys, bundle, name):
     folder = take(bundle, keys, tmp_path / "here")
@@ -131,7 +150,13 @@ def test_a_signature_does_not_make_nonsense_true(tmp_path, keys, bundle, changes
         take(signed_again(bundle, keys, **changes), keys, tmp_path / "here")
 
 
-@pytest.mark.parametrize("path", ["../x", "/x", "history/../x", "history//x", "history/a/b", "notes.txt"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("../x", "/x", "history/../x", "history//x", "history/a/b", "notes.txt"),
+        *("scenarios/x", "scenarios/../../x", "scenarios/a/../x", "scenarios/a/b/c/d/e"),
+    ],
+)
 def test_no_path_leads_out_of_the_run(tmp_path, keys, bundle, path):
     with zipfile.ZipFile(bundle) as source:
         files = msgspec.json.decode(source.read(evidence.MANIFEST))["files"]
