@@ -6,7 +6,7 @@ import json as json_
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +82,7 @@ def run(
     from chaos import scenario
 
     if name.endswith(".json"):
-        _run_experiment(name, stack, keep=keep, out=out)
+        _run_experiment(name, stack, keep=keep, json=json, out=out)
     if name in scenario.shipped() or name.endswith((".yaml", ".yml")):
         _run_scenario(scenario.load_scenario(name), stack, seed, keep=keep, json=json, out=out)
     from chaos import presentation
@@ -132,7 +132,7 @@ def export(
 ) -> None:
     """Print a scenario as an experiment of Chaos Toolkit."""
     from chaos.scenario import load_scenario
-    from chaos.toolkit import experiment_of
+    from chaos.toolkit_export import experiment_of
 
     typer.echo(json_.dumps(experiment_of(load_scenario(name), stack), indent=2))
 
@@ -181,7 +181,9 @@ def _run_scenario(
     raise typer.Exit(exit_status(worst(results)))
 
 
-def _run_experiment(name: str, stack: str, *, keep: bool, out: Path | None) -> None:
+def _run_experiment(name: str, stack: str, *, keep: bool, json: bool, out: Path | None) -> None:
+    from chaos.stage import Stage
+    from chaos.toolkit_file import check_ours, read_experiment
     from chaos.toolkit_run import Ended, run_experiment
     from infra.project import deployed_environment
     from reports import store
@@ -190,18 +192,27 @@ def _run_experiment(name: str, stack: str, *, keep: bool, out: Path | None) -> N
     from verification.progress import choose
     from verification.scenario_run import fresh_folder
 
-    deployment, telling = LiveDeployment(deployed_environment(stack), keep=keep), choose()
-    with deployment.alone():
+    experiment, environment = read_experiment(Path(name)), deployed_environment(stack)
+    with closing(Stage(environment)) as stage:
+        check_ours(experiment, stack, stage)
+    for line in experiment.warnings:
+        typer.echo(line, err=True)
+    deployment, telling = LiveDeployment(environment, keep=keep), choose()
+    with closing(telling), deployment.alone():
         deployment.prepare(telling)
-    try:
-        ended, journal = run_experiment(Path(name))
-    finally:
-        deployment.restore(telling)
-        telling.close()
-    folder = fresh_folder((out if out is not None else store.default_out()).absolute(), "experiment")
-    write_file(folder / "journal.json", json_.dumps(journal, indent=2, default=str).encode())
-    typer.echo(f"{journal.get('experiment', {}).get('title', name)}: {ended.value} ({journal.get('status')})")
-    typer.echo(f"journal {folder / 'journal.json'}")
+        try:
+            folder = fresh_folder((out if out is not None else store.default_out()).absolute(), "experiment")
+            ended, journal = run_experiment(experiment, stack, folder / "toolkit.log", telling.say)
+            told = json_.dumps(journal, indent=2, default=str)
+            write_file(folder / "journal.json", told.encode())
+        finally:
+            deployment.restore(telling)
+    if json:
+        typer.echo(told)
+    else:
+        title = journal.get("experiment", {}).get("title", name)
+        typer.echo(f"{title}: {ended.value} ({journal.get('status')})")
+        typer.echo(f"journal {folder / 'journal.json'}")
     raise typer.Exit({Ended.HELD: 0, Ended.DEVIATED: 1}.get(ended, 2))
 
 
