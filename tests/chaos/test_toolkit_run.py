@@ -168,7 +168,7 @@ def test_the_librarys_own_log_adds_no_line_to_a_refusal(tmp_path: Path) -> None:
     missing = {"name": "c", "provider": {"type": "python", "module": "no_such_control"}}
     path = written(tmp_path, [{**ours("fault"), "provider": {"type": "gopher"}}], controls=[missing])
     argv = [sys.executable, "-m", "threenines", "chaos", "run", str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=110, check=False)
     assert (done.returncode, done.stdout) == (64, "")
     (line,) = done.stderr.splitlines()
     assert "unknown provider type 'gopher'" in line
