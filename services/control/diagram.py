@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from services.control.agent import PUBLISHED, TABLE, Phase
+from services.control.agent_table import PUBLISHED, TABLE, Phase
 
 HEADER = """# Life cycle of an agent on its host
 
-Drawn from the table in `services/control/agent.py` by `python -m services.control.diagram`; a test compares.
-In brackets: what hostd does. A pair of phase and event that is not drawn changes nothing.
+Drawn from the table in `services/control/agent_table.py` by `python -m services.control.diagram`; a test
+compares. In brackets: what hostd does. A pair of phase and event that is not drawn changes nothing.
 """
 
 

@@ -17,7 +17,8 @@ from infra.topology import AgentSpec
 from services.agent.connection import Scratch
 from services.agent.errors import CallError, Code
 from services.agent.hostd_link import Registration
-from services.control.agent import Event, EventKind, Phase
+from services.control.agent import Event
+from services.control.agent_table import EventKind, Phase
 from services.control.placement import URGENCY
 from services.hostd.clock import boottime_ns
 from services.hostd.config import HostConfig

@@ -16,7 +16,7 @@ from services.agent.channel import open_unix
 from services.agent.client import Client
 from services.agent.errors import CallError, Code
 from services.agent.wire import NIL, unpack_as
-from services.control.agent import Phase
+from services.control.agent_table import Phase
 from services.hostd.access import ApiError, Right
 from services.hostd.admission import MAX_BODY_BYTES, objection, read_spec
 from services.hostd.agents import Supervisor

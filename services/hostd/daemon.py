@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from services.agent.client import Client
-from services.control.agent import Phase
+from services.control.agent_table import Phase
 from services.hostd.access import client_tls, server_tls
 from services.hostd.agents import Supervisor, trim_logs
 from services.hostd.api import Api, Readiness

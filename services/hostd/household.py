@@ -14,7 +14,8 @@ from services.agent.fence import Allowance, FenceError, FenceWriter
 from services.agent.standing import StandingAnswer
 from services.agent.wire import NIL
 from services.control import recovery as recover
-from services.control.agent import AgentState, Phase
+from services.control.agent import AgentState
+from services.control.agent_table import Phase
 from services.control.domains import Unit
 from services.control.failback import FailBack, FailBackPolicy, failback_step
 from services.control.holdings import Effect, Quiesced

@@ -14,7 +14,7 @@ from services.agent.errors import CallError
 from services.agent.standing import Promote, StandingAnswer
 from services.agent.wire import NIL, pack, unpack_as
 from services.control import recovery as recover
-from services.control.agent import Phase
+from services.control.agent_table import Phase
 from services.hostd.health import SdkCheck
 from services.hostd.runner import AgentRunner
 from services.hostd.view import View

@@ -18,19 +18,8 @@ from services.agent.connection import Scratch
 from services.agent.errors import CallError
 from services.agent.runner import EXIT_CANNOT_START
 from services.control import starvation
-from services.control.agent import (
-    AgentState,
-    Event,
-    EventKind,
-    Fork,
-    Phase,
-    Policy,
-    Publish,
-    Reconcile,
-    Say,
-    Signal,
-    step,
-)
+from services.control.agent import AgentState, Event, Fork, Policy, Publish, Reconcile, Say, Signal, step
+from services.control.agent_table import EventKind, Phase
 from services.hostd.health import Check, PollCheck, SdkCheck, describe, open_link
 from services.hostd.process import Process
 from services.hostd.scheduling import look_at

@@ -7,25 +7,19 @@ from dataclasses import replace
 import pytest
 
 from services.control.agent import (
-    LIVING,
     MS,
-    PUBLISHED,
-    TABLE,
     AgentState,
-    Do,
     Event,
-    EventKind,
     Fork,
-    Phase,
     Policy,
     Publish,
     Reconcile,
     Say,
     Signal,
-    Symbol,
     backoff_ns,
     step,
 )
+from services.control.agent_table import LIVING, PUBLISHED, TABLE, Do, EventKind, Phase, Symbol
 
 POLICY = Policy()
 E, P = EventKind, Phase

@@ -6,19 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.control.agent import (
-    MS,
-    AgentState,
-    Event,
-    EventKind,
-    Fork,
-    Phase,
-    Policy,
-    Publish,
-    Reconcile,
-    Signal,
-    step,
-)
+from services.control.agent import MS, AgentState, Event, Fork, Policy, Publish, Reconcile, Signal, step
+from services.control.agent_table import EventKind, Phase
 
 POLICY = Policy()
 HEARD = (EventKind.PONG, EventKind.MISS, EventKind.MISS_STOPPED, EventKind.LEAVING)

@@ -19,7 +19,7 @@ from services.agent.errors import CallError, Code
 from services.agent.hostd_link import Registration
 from services.agent.server import AgentServer
 from services.agent.zygote_client import Child
-from services.control.agent import Phase
+from services.control.agent_table import Phase
 from services.hostd.agents import Supervisor
 from services.hostd.config import EtcdEndpoint, HostConfig, StackHost, Supervision
 from services.hostd.events import EventLog
