@@ -130,6 +130,18 @@ def check_unique(folder: Path) -> None:
             )
 
 
+def is_made_up(folder: Path) -> bool:
+    """Whether `run.json` says that the run is made up and so has no raw records; a damaged one says nothing."""
+    try:
+        return msgspec.json.decode((folder / "run.json").read_bytes(), type=_Origin).synthetic
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+class _Origin(msgspec.Struct):
+    synthetic: bool = False
+
+
 class _Identity(msgspec.Struct):
     id: str
 

@@ -280,13 +280,14 @@ def _cut_off(history: History) -> list[Deviation]:
 
 def _read(run_folder: Path) -> tuple[RunPlan, History]:
     """Plan and history, each what the run had. Raises PlanError, HistoryError, SealError, JudgeError."""
-    plan, sha256 = read_plan(run_folder)
     path = run_folder / "run.json"
     try:
         run = msgspec.json.decode(path.read_bytes(), type=model.Run)
-    except (OSError, msgspec.MsgspecError) as error:
-        what = error.strerror if isinstance(error, OSError) else error
-        raise JudgeError(str(path), f"cannot be read ({what})", "name a run's folder") from error
+    except OSError as error:
+        raise JudgeError(str(path), f"cannot be read ({error.strerror})", "name a run's folder") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise JudgeError(str(path), f"is damaged ({error})", "restore it or name another run") from None
+    plan, sha256 = read_plan(run_folder)
     if run.plan_sha256 != sha256:
         raise JudgeError(
             str(run_folder / "plan.json"),

@@ -42,15 +42,15 @@ def report(
     junit.xml into the run's folder. The same history gives the same bytes. Exit status: the verdict's.
     """
     folder = store.resolve(run, out if out is not None else store.default_out())
-    if judge and (folder / "plan.json").is_file():
-        if any((folder / "history").glob("*.jsonl")):
-            from verification.judge import judge_run
-
-            judge_run(folder)
-        elif any((folder / "soak").glob("*.jsonl")):
+    if judge and (folder / "plan.json").is_file() and not store.is_made_up(folder):
+        if (folder / "soak").is_dir():
             from verification.soak_run import judge_folder
 
             judge_folder(folder)
+        else:  # also where no record is left: what was told of them before is no evidence
+            from verification.judge import judge_run
+
+            judge_run(folder)
     from reports import assemble, render
 
     rendered = render.render(folder)
