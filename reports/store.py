@@ -131,7 +131,7 @@ def check_unique(folder: Path) -> None:
 
 
 def is_made_up(folder: Path) -> bool:
-    """Whether `run.json` says that the run is made up and so has no raw records; a damaged one says nothing."""
+    """Whether `run.json` says that the run is made up, without raw records; a damaged one does not."""
     try:
         return msgspec.json.decode((folder / "run.json").read_bytes(), type=_Origin).synthetic
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
