@@ -311,7 +311,7 @@ def deviations(history: History) -> tuple[Deviation, ...]:
         Deviation(
             what=f"a turn of {turn.piece} broke",
             why=turn.told.why,
-            effect="what it had told before counts; it had no further turn in that session",
+            effect="what it had told before counts; what was under way does not",
         )
         for turn in all_turns
         if turn.told is not None and turn.told.why

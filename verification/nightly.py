@@ -57,6 +57,8 @@ DEFAULT_BUDGET_S = 90 * 60.0
 STOPPED = "it was stopped by a signal"
 HUNG = "a campaign hung and was cut"
 WATCH_S = 0.1
+MAX_BREAKS = 3
+"""A piece whose turns break so often in a row has no further one in this session."""
 OVERDUE_S = 300.0
 """A campaign that is so long over its budget hangs, and is cut."""
 
@@ -229,6 +231,7 @@ class _Night:
         done = turns(read_log(self.path))
         waiting = _waiting(self.plan, done)
         taken = Counter(turn.piece for turn in done if turn.told is not None)
+        breaks: Counter[str] = Counter()
         broken: set[str] = set()
         while waiting and not self.stop.is_set():
             piece = next_turn([p for p in waiting if p.name not in broken], taken, self._left_s())
@@ -240,6 +243,8 @@ class _Night:
                 break
             if told.why:
                 self.progress.say(f"{piece.name} broke: {told.why}")
+            breaks[piece.name] = breaks[piece.name] + 1 if told.why else 0
+            if breaks[piece.name] >= MAX_BREAKS:
                 broken.add(piece.name)
             if told.done:
                 waiting.remove(piece)

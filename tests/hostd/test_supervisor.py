@@ -148,7 +148,7 @@ async def test_it_is_up_once_it_registered_and_answered(ground: Ground) -> None:
     assert runner.state.phase is Phase.STARTING
     await ground.supervisor.register(registration, registration.pid)
     assert await ground.up() == 1
-    assert runner.instance().methods == ("block", "echo", "never")
+    assert runner.instance().methods == ("block", "echo", "never", "read")
     assert ground.names() == ["forked", "registered", "validated"]
 
 

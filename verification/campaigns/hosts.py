@@ -21,7 +21,7 @@ from verification.campaigns.host_faults import KINDS, HostFaultKind, Scene, prov
 from verification.campaigns.host_tracker import HostTracker
 from verification.campaigns.stack_view import AskError, StackView
 from verification.kinds import SAFETY_FAULTS
-from verification.links import EVERY, LinkError
+from verification.links import EVERY, LinkError, ProbeLink
 from verification.plan import HostTrial
 
 SETTLE_LIMIT_S = 60.0
@@ -137,7 +137,7 @@ class HostTrials:
                 round=bench.round(trial.id),
                 interval_ms=REGISTER_EVERY_MS,
             )
-            require((await probe.ask(told)).error, probe.host)
+            await _obeyed(probe, told)
             for agent in bench.plan.registers:
                 await probe.ask(Call(agent=agent, bodies=BODIES, interval_ms=CALL_EVERY_MS))
         return scene
@@ -258,7 +258,7 @@ class HostTrials:
 
         with probe.listening(None, seen):
             self._serving = {}
-            require((await probe.ask(Fleet(names=self._names))).error, host)
+            await _obeyed(probe, Fleet(names=self._names))
             async with asyncio.timeout(READY_LIMIT_S):
                 while not self._serving:  # noqa: ASYNC110  it comes with the first record of the watch
                     await asyncio.sleep(POLL_S / 10)
@@ -313,6 +313,19 @@ class HostTrials:
                 time_ns=now_ns() if time_ns is None else time_ns,
             )
         )
+
+
+async def _obeyed(probe: ProbeLink, command: Fleet | Registers) -> None:
+    """Until the probe has done it: the daemon of a host that has just come back may not listen yet.
+
+    Raises LinkError when it does not in time.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + READY_LIMIT_S
+    while (error := (await probe.ask(command)).error) is not None:
+        if loop.time() >= end:
+            require(error, probe.host)
+        await asyncio.sleep(POLL_S)
 
 
 def _gone(kind: HostFaultKind, scene: Scene) -> tuple[str, ...]:
