@@ -36,10 +36,15 @@ class Kill(msgspec.Struct, frozen=True):
 
 def start(standing: Standing, seed: int, *words: str) -> subprocess.Popen[bytes]:
     """A reckless harness that is at work."""
-    said = files_of(standing.environment).folder / "reckless.log"
+    return launched(standing, "tests.chaos.reckless", "at work", str(seed), *words)
+
+
+def launched(standing: Standing, module: str, ready: str, *words: str) -> subprocess.Popen[bytes]:
+    """A program of ours on that stack, which has said that it is ready."""
+    said = files_of(standing.environment).folder / f"{module}.log"
     with said.open("wb") as errors:
         program = subprocess.Popen(
-            (sys.executable, "-m", "tests.chaos.reckless", str(seed), *words),
+            (sys.executable, "-m", module, *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -49,8 +54,7 @@ def start(standing: Standing, seed: int, *words: str) -> subprocess.Popen[bytes]
     assert program.stdout is not None
     program.stdin.write(msgspec.json.encode(Charge(standing.environment, standing.fleet)))
     program.stdin.close()
-    line = program.stdout.readline()
-    assert line == b"at work\n", said.read_text(encoding="utf-8")
+    assert program.stdout.readline() == f"{ready}\n".encode(), said.read_text(encoding="utf-8")
     return program
 
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
 from chaos import messages as m
 from chaos.fault import Proof
 from chaos.files import files_of
-from chaos.guard import Charge, guard_pid
+from chaos.guard import guard_pid
 from chaos.healing import leftovers, restored
 from chaos.ledger import Ledger
 from chaos.stage import Stage, Target
 from chaos.undo import AnyUndo, Behave, BootHost, Continue, MendLinks
-from infra.tools.paths import PROJECT_ROOT
 from tests.chaos import conftest
 from tests.chaos.conftest import FLEET, Standing
-from tests.chaos.killing import LIMIT_S
+from tests.chaos.killing import LIMIT_S, launched
 from verification.campaigns.host_faults import KINDS
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
@@ -58,21 +55,7 @@ def whole(stage: Stage) -> Proof:
 
 def start(standing: Standing, name: str) -> subprocess.Popen[bytes]:
     """A campaign that has just broken something."""
-    said = files_of(standing.environment).folder / "covering.log"
-    with said.open("wb") as errors:
-        program = subprocess.Popen(
-            (sys.executable, "-m", "tests.verification.covering", name),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=PROJECT_ROOT,
-        )
-    assert program.stdin is not None
-    assert program.stdout is not None
-    program.stdin.write(msgspec.json.encode(Charge(standing.environment, standing.fleet)))
-    program.stdin.close()
-    assert program.stdout.readline() == b"broken\n", said.read_text(encoding="utf-8")
-    return program
+    return launched(standing, "tests.verification.covering", "broken", name)
 
 
 def broken(stage: Stage, name: str) -> bool:

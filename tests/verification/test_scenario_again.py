@@ -20,6 +20,7 @@ from reports.model import Run, ScenarioResult, Verdict, encode
 from tests.loadtests.test_load_judged import load
 from tests.verification.stories import plan
 from tests.verification.test_night_log import history, session, turn
+from tests.verification.test_scenario_judge import SCENARIO as ONE
 from verification import gate_sources
 from verification.judge import judge_run
 from verification.night_log import ALL_DONE
@@ -27,19 +28,6 @@ from verification.night_plan import planned_scenario
 from verification.scenario_folder import judge_folder
 from verification.scenario_result import Result
 
-ONE = read_scenario(
-    b"""
-name: mine
-title: mine
-rows: [RL-3]
-expected: it is replaced, and nobody notices
-load: null
-steps: [{fault: process-kill, with: {target: agent/a}, for_s: 10}]
-during: [{look: served, within_s: 3}]
-after: [{look: served, within_s: 5}]
-""",
-    "mine",
-)
 RANDOM = read_scenario(
     b"""
 name: drawn
