@@ -13,6 +13,7 @@ from chaos.admission import overlap
 from chaos.explore import APART_S, HOST_KINDS, KINDS, draw_steps, exploration
 from chaos.scenario import Random, Scenario, ScenarioError, cells, fits, load_scenario, read_scenario, shipped
 from chaos.scenario_listing import BEGIN, END, table
+from chaos.scenario_looks import PromQL
 from chaos.stage import Stage
 from infra.environment import load_environment
 from threenines.__main__ import run
@@ -166,6 +167,14 @@ def test_what_was_run_is_read_again() -> None:
     for name in shipped():
         scenario = load_scenario(name)
         assert msgspec.yaml.decode(msgspec.yaml.encode(scenario), type=Scenario) == scenario
+
+
+def test_false_alarms_counts_agents_restarted_in_place() -> None:
+    scenario = load_scenario("false-alarms")
+    for looks in (scenario.during, scenario.after):
+        asked = [look for look in looks if isinstance(look, PromQL)]
+        assert any("increase(threenines_host_agent_restarts_total" in look.query for look in asked)
+        assert all(look.at_most == 0 for look in asked)
 
 
 def test_the_list_in_the_docs_is_the_present_one() -> None:
