@@ -1,4 +1,4 @@
-"""Agents' state writes on their way to etcd, those of one domain together."""
+"""Agents' state on its way to and from etcd: writes of one domain together, and reads, as in a takeover."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from services.registry.domains import NotPerformed, Performed, StateChange, Stor
 
 MAX_WRITES: Final = 64
 MAX_SIZE: Final = 120
+MAX_READS: Final = 16
+"""Each brings all that an agent keeps."""
 """Below the 128 operations that etcd takes in one transaction."""
 
 Answer = Performed | NotPerformed
@@ -23,7 +25,7 @@ class Store(Protocol):
     async def write_states(
         self, home: str, changes: Iterable[StateChange], *, domain_revision: int, timeout_s: float
     ) -> Answer: ...
-    async def read_state(self, agent: str, *, timeout_s: float) -> StoredState: ...
+    async def read_states(self, agents: Sequence[str], *, timeout_s: float) -> tuple[StoredState, ...]: ...
     async def read_domain(self, home: str, *, timeout_s: float) -> Known | None: ...
 
 
@@ -33,10 +35,18 @@ class GroupingStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lanes: dict[tuple[str, int, float], Gathering[StateChange, Answer]] = {}
+        self._reads: dict[float, Gathering[str, Mapping[str, StoredState]]] = {}
 
     async def read_state(self, agent: str, *, timeout_s: float) -> StoredState:
-        """As the store."""
-        return await self._store.read_state(agent, timeout_s=timeout_s)
+        """As the store. Raises EtcdError."""
+        lane = self._reads.get(timeout_s)
+        if lane is None:
+            lane = self._reads[timeout_s] = Gathering(
+                partial(self._read, timeout_s),
+                fits=lambda waiting: min(len(waiting), MAX_READS),
+                refused=lambda answer: False,
+            )
+        return (await lane.perform(agent))[agent]
 
     async def read_domain(self, home: str, *, timeout_s: float) -> Known | None:
         """As the store."""
@@ -66,6 +76,11 @@ class GroupingStore:
         finally:
             if lane.idle and self._lanes.get(key) is lane:
                 del self._lanes[key]
+
+    async def _read(self, timeout_s: float, agents: Sequence[str]) -> Mapping[str, StoredState]:
+        named = tuple(dict.fromkeys(agents))
+        states = await self._store.read_states(named, timeout_s=timeout_s)
+        return dict(zip(named, states, strict=True))
 
     async def _send(
         self, home: str, revision: int, timeout_s: float, changes: Sequence[StateChange]

@@ -27,6 +27,9 @@ PING_ID_BASE = 1 << 40
 OWN_STALL_S = 0.1
 SLOTS = 20
 GOLDEN = 0.6180339887498949
+START_POLL_S = 0.02
+START_SHARE = 0.1
+"""A program that starts is asked again after this share of the time that it has taken so far."""
 _pong_decoder = msgspec.msgpack.Decoder(Pong)
 _places = itertools.count()
 
@@ -241,7 +244,8 @@ class PollCheck:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        timeout_s = self._health.timeout_ms / 1000
+        timeout_s, interval_s = self._health.timeout_ms / 1000, self._health.interval_ms / 1000
+        started: float | None = loop.time()  # None once it has answered well
         while True:
             began = loop.time()
             try:
@@ -251,10 +255,13 @@ class PollCheck:
                 well = False
             late_s = loop.time() - began - timeout_s
             if well:
+                started = None
                 self._watcher.pong(self._incarnation, "up", False)
-            elif late_s < OWN_STALL_S:
+            elif started is None and late_s < OWN_STALL_S:
                 self._watcher.miss()
-            await asyncio.sleep(max(0.02, self._health.interval_ms / 1000 - (loop.time() - began)))
+            now = loop.time()
+            beat_s = interval_s if started is None else min(interval_s, START_SHARE * (now - started))
+            await asyncio.sleep(max(START_POLL_S, beat_s - (now - began)))
 
     async def _probe(self) -> bool:
         if self._health.kind is HealthKind.HTTP:

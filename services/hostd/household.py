@@ -96,6 +96,7 @@ class AgentHousehold:
             view,
             now_ns=now_ns,
             acting_epoch=lambda spec: self.ownership.acting_epoch(spec.home, spec.name),
+            served_here=self._served_here,
             policy=policy or recover.RecoveryPolicy(),
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -295,6 +296,12 @@ class AgentHousehold:
             and self.ownership.acting_epoch(spec.home, spec.name) is not None
         )
 
+    def _served_here(self, name: str) -> bool:
+        runner = self._supervisor.runners.get(name)
+        if runner is None or runner.state.phase is not Phase.UP:
+            return False
+        return self.standing(runner.spec)[0] is Role.PRIMARY
+
     def _of(self, unit: Unit) -> list[AgentRunner]:
         """The runners of a unit's agents, those included that have left it for another host by now. One that
         was parted from its domain may belong to it again."""
@@ -354,6 +361,7 @@ class AgentHousehold:
             self._roles[name] = self.standing(runner.spec)
             self._events.add("promoted", agent=name, incarnation=incarnation, detail=f"epoch {epoch}")
             self._changed(name)
+            self._view.wake()  # who depends on it need not wait for the publication
         finally:
             if self._recovering.get(name, (0, 0))[:2] == (incarnation, epoch):
                 del self._recovering[name]

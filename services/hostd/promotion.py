@@ -20,8 +20,8 @@ from services.hostd.runner import AgentRunner
 from services.hostd.view import View
 from services.registry.model import InstanceState, Role
 
-AT_ONCE: Final = 8
-"""Each loads its state from etcd: many at once would all be late."""
+AT_ONCE: Final = 16
+"""Each loads its state from etcd, and those that ask at once are answered at once; more would all be late."""
 
 log = logging.getLogger("threenines.hostd")
 
@@ -35,12 +35,15 @@ class Promotions:
         *,
         now_ns: Callable[[], int],
         acting_epoch: Callable[[AgentSpec], int | None],
+        served_here: Callable[[str], bool],
         policy: recover.RecoveryPolicy,
     ) -> None:
-        """`acting_epoch(spec)`: at which epoch this host may act for an agent now."""
+        """`acting_epoch(spec)`: at which epoch this host may act for an agent now; `served_here(name)`: whether an
+        agent has recovered on this host, published or not."""
         self._view = view
         self._now_ns = now_ns
         self._acting_epoch = acting_epoch
+        self._served_here = served_here
         self._policy = policy
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -79,16 +82,16 @@ class Promotions:
 
     async def _dependencies(self, spec: AgentSpec) -> recover.Report:
         def served() -> bool:
-            return all(
-                any(i.state is InstanceState.UP and i.role is Role.PRIMARY for i in self._view.of(name))
-                for name in spec.depends_on
-            )
+            return all(self._served_here(name) or self._served(name) for name in spec.depends_on)
 
         try:
             await self._view.wait_for(served, self._policy.wait_ns / 1e9)
         except TimeoutError:
             return recover.Report.FAILED
         return recover.Report.READY
+
+    def _served(self, name: str) -> bool:
+        return any(i.state is InstanceState.UP and i.role is Role.PRIMARY for i in self._view.of(name))
 
     async def order(
         self, runner: AgentRunner, method: str, body: msgspec.Raw, timeout_s: float

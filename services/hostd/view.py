@@ -145,7 +145,7 @@ class View:
         )
 
     async def wait_for(self, wanted: Callable[[], bool], timeout_s: float) -> None:
-        """Returns when `wanted` holds after a change of the view, or now. Raises TimeoutError."""
+        """Returns when `wanted` holds: now, after a change of the view or `wake`. Raises TimeoutError."""
         if wanted():
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -156,6 +156,12 @@ class View:
                 await waiter
         finally:
             self._waiters.remove(entry)
+
+    def wake(self) -> None:
+        """What somebody waits for may hold, though nothing was published."""
+        for wanted, waiter in self._waiters:
+            if not waiter.done() and wanted():
+                waiter.set_result(None)
 
     def _publish(self) -> None:
         self._due = None
@@ -174,9 +180,7 @@ class View:
         self._guarded(lambda: self._writer.publish(self._entries, self.revision, fresh_for_ms))
         took_s = loop.time() - began
         self._not_before = began + took_s + min(MAX_DELAY_S, QUIET_FACTOR * took_s)
-        for wanted, waiter in self._waiters:
-            if not waiter.done() and wanted():
-                waiter.set_result(None)
+        self.wake()
 
     def _guarded(self, write: Callable[[], object]) -> None:
         # A full disk stops the snapshot, not the host: the last one stays readable, and this one goes on.

@@ -7,7 +7,7 @@ that it may have been done, or may be yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -23,6 +23,7 @@ from services.registry.etcd_types import (
     Delete,
     Op,
     Put,
+    RangeResult,
 )
 from services.registry.keys import Keys, Kind
 from services.registry.model import HostRecord
@@ -221,14 +222,23 @@ class DomainStore:
     async def read_state(self, agent: str, *, timeout_s: float) -> StoredState:
         """Linearizable: every write that was acknowledged before this was called is in it."""
         folder = self.state_folder(agent)
-        listing = await self._client.list_prefix(folder, timeout_s=timeout_s)
-        ordered = sorted(listing.kvs, key=lambda kv: (kv.mod_revision, kv.key))
-        return StoredState(
-            listing.revision,
-            tuple((unquote(kv.key.removeprefix(folder)), kv.value, kv.mod_revision) for kv in ordered),
-        )
+        return _stored(folder, await self._client.list_prefix(folder, timeout_s=timeout_s))
+
+    async def read_states(self, agents: Sequence[str], *, timeout_s: float) -> tuple[StoredState, ...]:
+        """As `read_state`, of several agents as of one revision."""
+        folders = [self.state_folder(agent) for agent in agents]
+        listings = await self._client.list_prefixes(folders, timeout_s=timeout_s)
+        return tuple(map(_stored, folders, listings))
 
     async def read_domain(self, home: str, *, timeout_s: float) -> Known | None:
         """Linearizable. Raises EtcdError, RecordError."""
         found = await self._client.get(self.domain_key(home), timeout_s=timeout_s)
         return None if found is None else self.domain_of(found.key, found.value, found.mod_revision)[1]
+
+
+def _stored(folder: str, listing: RangeResult) -> StoredState:
+    ordered = sorted(listing.kvs, key=lambda kv: (kv.mod_revision, kv.key))
+    return StoredState(
+        listing.revision,
+        tuple((unquote(kv.key.removeprefix(folder)), kv.value, kv.mod_revision) for kv in ordered),
+    )

@@ -26,6 +26,7 @@ from services.registry.etcd_types import (
     EtcdError,
     EtcdIndeterminate,
     EtcdUnavailable,
+    Get,
     KeyValue,
     Member,
     MemberStatus,
@@ -109,6 +110,16 @@ class EtcdClient:
             if not answer.more or not answer.kvs:
                 return RangeResult(revision, tuple(kvs), False, len(kvs))
             key = answer.kvs[-1].key + b"\0"
+
+    async def list_prefixes(
+        self, prefixes: Sequence[str], *, timeout_s: float | None = None
+    ) -> tuple[RangeResult, ...]:
+        """All keys with each of the prefixes, in one read as of one revision. Linearizable, not in pages."""
+        request = wire.TxnRequest((), tuple(wire.wire_op(Get(prefix, True)) for prefix in prefixes), ())
+        answer = await self._read("/v3/kv/txn", request, wire.TxnResponse, timeout_s)
+        # An empty range is an answer without content, which JSON shows as one without a range at all.
+        found = (one.response_range or wire.RangeResponse() for one in answer.responses)
+        return tuple(one.plain(answer.header.revision) for one in found)
 
     async def put(self, key: str, value: bytes, *, timeout_s: float | None = None) -> PutResult:
         """Raises EtcdIndeterminate, EtcdDefinite, EtcdUnavailable (as do `delete` and `txn`)."""

@@ -1,9 +1,9 @@
-"""Writes that travel together get the answers that they would have got alone."""
+"""Writes and reads that travel together get the answers that they would have got alone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.control.domains import Known
 from services.hostd.gathering import AT_ONCE
-from services.hostd.grouping import MAX_SIZE, MAX_WRITES, GroupingStore
+from services.hostd.grouping import MAX_READS, MAX_SIZE, MAX_WRITES, GroupingStore
 from services.registry.domains import NotPerformed, Performed, StateChange, StoredState
 from services.registry.etcd_types import EtcdIndeterminate, EtcdUnavailable
 
@@ -65,8 +65,13 @@ class MemoryStore:
             for key, revision in change.replaces.items()
         )
 
-    async def read_state(self, agent: str, *, timeout_s: float) -> StoredState:
-        raise AssertionError
+    async def read_states(self, agents: Sequence[str], *, timeout_s: float) -> tuple[StoredState, ...]:
+        self.sizes.append(len(agents))
+        await asyncio.sleep(0)
+        if self.plan and self.plan.pop(0) == "unavailable":
+            raise EtcdUnavailable("not sent")
+        self.revision += 1
+        return tuple(StoredState(self.revision, ((agent, b"", 1),)) for agent in agents)
 
     async def read_domain(self, home: str, *, timeout_s: float) -> Known | None:
         raise AssertionError
@@ -123,6 +128,45 @@ def test_silence_is_silence_for_all_and_nothing_is_sent_twice() -> None:
     told, performed = asyncio.run(play())
     assert told == ["done"] * 2 + ["unknown"] * 4
     assert sorted(performed) == [b"%d" % n for n in range(6)]
+
+
+def test_reads_that_meet_go_together_and_each_gets_its_own_agent() -> None:
+    async def play() -> MemoryStore:
+        memory = MemoryStore()
+        store = GroupingStore(memory)
+        names = [f"a{n % 30}" for n in range(40)]
+        states = await asyncio.gather(*(store.read_state(name, timeout_s=1.0) for name in names))
+        assert [state.items[0][0] for state in states] == names
+        return memory
+
+    sizes = asyncio.run(play()).sizes
+    assert sizes[:2] == [1, 1]
+    assert len(sizes) == 5
+    assert max(sizes) <= MAX_READS
+
+
+def test_a_read_sees_what_was_acknowledged_before_it_was_asked_for() -> None:
+    async def play() -> None:
+        memory = MemoryStore()
+        store = GroupingStore(memory)
+        early = [asyncio.create_task(store.read_state("a", timeout_s=1.0)) for _ in range(3)]
+        await asyncio.sleep(0)  # two are under way
+        asked_at = memory.revision
+        late = await store.read_state("a", timeout_s=1.0)
+        await asyncio.gather(*early)
+        assert late.revision > asked_at
+
+    asyncio.run(play())
+
+
+def test_a_read_without_an_answer_is_an_error_for_all_of_its_group() -> None:
+    async def play() -> list[object]:
+        store = GroupingStore(MemoryStore(plan=["ok", "ok", "unavailable"]))
+        reads = (store.read_state(f"a{n}", timeout_s=1.0) for n in range(5))
+        return list(await asyncio.gather(*reads, return_exceptions=True))
+
+    told = asyncio.run(play())
+    assert [isinstance(one, EtcdUnavailable) for one in told] == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize(("keys", "sizes"), [(1, [1, 1, 8]), (60, [1, 1, 2, 2, 2, 2]), (200, [1] * 10)])

@@ -137,3 +137,16 @@ async def test_waiting_for_a_change(ground: Ground) -> None:
     await waiting
     with pytest.raises(TimeoutError):
         await ground.view.wait_for(lambda: False, 0.01)
+
+
+async def test_what_is_waited_for_may_hold_without_a_publication(ground: Ground) -> None:
+    holds = False
+    waiting = asyncio.create_task(ground.view.wait_for(lambda: holds, 5))
+    await asyncio.sleep(0)
+    ground.view.wake()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    holds = True
+    ground.view.wake()
+    await waiting
+    assert ground.view.generation == 0

@@ -65,6 +65,9 @@ async def test_pages_show_one_revision(etcd: EtcdClient, keys: Keys) -> None:
         )
     await etcd.put(keys.prefix.rstrip("/") + "0", b"just after the prefix")
     listing = await etcd.list_prefix(keys.prefix, page=7)
+    whole, nothing = await etcd.list_prefixes([keys.prefix, keys.prefix + "nobody/"])
+    assert (whole.kvs, whole.revision) == (listing.kvs, listing.revision)
+    assert (nothing.kvs, nothing.revision) == ((), listing.revision)
     assert [kv.value for kv in listing.kvs] == [b"%d" % i for i in range(250)]
     assert listing.count == 250
     counted = await etcd.range(keys.prefix, prefix=True, limit=3, keys_only=True)
