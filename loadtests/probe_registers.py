@@ -45,7 +45,8 @@ class RegisterWork:
         await self.close()
         for place, agent in enumerate(command.agents):
             offset = (place + 0.5) / len(command.agents)
-            self._lanes.append(asyncio.create_task(self._write(agent, command, offset)))
+            if command.writes:
+                self._lanes.append(asyncio.create_task(self._write(agent, command, offset)))
             self._lanes.append(asyncio.create_task(self._read(agent, command, 1.0 - offset)))
 
     async def close(self) -> None:

@@ -115,7 +115,8 @@ class Registers(Command, frozen=True, kw_only=True, tag="registers"):
 
     Each register `<writer>/<round>` of an agent is written by the probe of host `writer` alone, with
     0, 1, 2, …, and read by the probes of all `hosts`. `round` was never used before, or what is read may be
-    another run's. One operation per agent every `interval_ms`.
+    another run's. One operation per agent every `interval_ms`. `writes` false: it is only read, because the
+    probe that wrote it has ended.
     """
 
     agents: tuple[str, ...]
@@ -123,6 +124,7 @@ class Registers(Command, frozen=True, kw_only=True, tag="registers"):
     round: str = ""
     interval_ms: float = 50.0
     timeout_ms: int = 400
+    writes: bool = True
 
 
 class Misbehave(Command, frozen=True, kw_only=True, tag="misbehave"):

@@ -86,6 +86,17 @@ async def test_what_is_about_to_be_written_is_on_record_before_it_can_have_an_ef
     assert {(one.f, one.type) for one in on_record} == {("write", Kind.INVOKE), ("read", Kind.INVOKE)}
 
 
+async def test_registers_whose_writer_has_ended_are_only_read():
+    pipe, client = Pipe(), FakeClient()
+    client.on_call = lambda: {"value": "0", "host": "mainpc", "epoch": 1, "incarnation": 1}
+    work = RegisterWork(pipe.output, client)
+    told = Registers(agents=("planner",), hosts=("mainpc",), round="r", interval_ms=1.0, writes=False)
+    await work.work(told)
+    await pipe.until(lambda records: len(records) >= 4)
+    await work.close()
+    assert {one.f for one in pipe.records()} == {"read"}
+
+
 async def test_the_clock_and_the_waking_are_measured():
     found = await LookUpWork(Pipe().output, FakeClient()).calibrate(Calibrate(seconds=0.05))
     assert found.clock_step_ns > 0

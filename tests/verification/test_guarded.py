@@ -14,13 +14,14 @@ from chaos.errors import LeaseLost
 from chaos.undo import AnyUndo, Behave, Continue, Thaw
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
-from loadtests.protocol import Done, FaultPlan
+from loadtests.protocol import Call, Done, Events, FaultPlan, Fleet, Registers
 from loadtests.record import Kind
 from tests.verification import stories, test_runner
 from tests.verification.made_up_session import Guards
 from tests.verification.test_host_faults import Remembering, scene
 from tests.verification.test_runner import MadeUpDeployment, request, small
 from verification import runner
+from verification.campaigns import bench as bench_module
 from verification.campaigns import hosts
 from verification.campaigns.faults import undo_of
 from verification.campaigns.guarded import Guarded
@@ -225,8 +226,10 @@ class Probe:
     def __init__(self) -> None:
         self.ended = asyncio.Event()
         self.ended.set()
+        self.asked: list[Any] = []
 
-    async def ask(self, _command: object) -> Done:
+    async def ask(self, command: object) -> Done:
+        self.asked.append(command)
         return Done(id=0)
 
     @contextlib.contextmanager
@@ -243,6 +246,8 @@ class Tracker:
         self.end_ns: int | None = None
 
     def listener(self) -> None: ...
+
+    def blinded(self) -> None: ...
 
     def lost(self, *_: object) -> None: ...
 
@@ -271,8 +276,15 @@ async def played(name: str, guards: Guards, substrate: Recording, monkeypatch) -
     kind = replace(KINDS[name], hold_s=0.0)
     notes: list[str] = []
     records: list[Any] = []
+    probes = {"mainpc": Probe(), "pc2": Probe()}
+
+    async def anew(host: str) -> None:
+        probes[host] = guards.anew = Probe()  # type: ignore[attr-defined]
+
     bench = SimpleNamespace(
-        probes={"mainpc": Probe(), "pc2": Probe()},
+        probes=probes,
+        revive=anew,
+        round=lambda trial: f"run.{trial}",
         plan=stories.plan(),
         guarded=made(),
         substrate=substrate,
@@ -320,6 +332,91 @@ def test_faults_of_hosts_are_covered_until_they_are_healed(
     assert events[2] in BREAKS
     assert events[-3] in MENDS
     assert guards.undos[f"{name} mainpc"] == KINDS[name].undo(scene(substrate))
+
+
+def test_when_both_hosts_restart_a_new_probe_sees_them_come_back(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it asks the daemon, and nobody writes to registers whose writers are gone."""
+    took, _, _ = asyncio.run(played("both-restart", guards, Recording(guards.events), monkeypatch))
+    assert took is not None
+    asked = guards.anew.asked  # type: ignore[attr-defined]
+    registers = stories.plan().registers
+    assert [type(one) for one in asked] == [Fleet, Registers, *[Call] * len(registers)]
+    assert (asked[1].writes, asked[1].round) == (False, "run.t-1")
+    assert tuple(one.agent for one in asked[2:]) == registers
+
+
+def test_what_breaks_in_one_trial_makes_it_void_and_what_breaks_in_several_ends_the_turn(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    bench = SimpleNamespace(
+        plan=stories.plan(), substrate=None, note=lambda what, **facts: notes.append(facts["why"])
+    )
+    trials = HostTrials(bench, 0.1)  # type: ignore[arg-type]
+    fates: list[object] = [
+        LinkError("a", "b", "c"), TimeoutError(), 7.0,
+        LinkError("d", "e", "f"), SubstrateError("d", "e", "f"), TimeoutError(), 9.0,
+    ]  # fmt: skip
+
+    async def fate(_trial: HostTrial) -> Any:
+        told = fates.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    monkeypatch.setattr(trials, "_trial", fate)
+    one = HostTrial(id="t-1", fault="host-kill")
+
+    async def main() -> list[float | None]:
+        return [await trials._made(one) for _ in range(6)]
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    assert fates == [9.0]
+    assert notes == ["a: b; c", "it hung", "d: e; f", "d: e; f", "it hung"]
+
+
+def test_a_trial_that_breaks_after_its_fault_has_no_end(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would count as one in which the service did not come back."""
+    ends: list[Any] = []
+
+    async def broken(*_: object) -> None:
+        raise LinkError("probe on pc2", "did not answer", "see its log")
+
+    async def main() -> None:
+        monkeypatch.setattr(HostTrials, "_seen_anew", broken)
+        substrate = Recording(guards.events)
+        monkeypatch.setattr(HostTrials, "_mark", lambda _self, _trial, kind: ends.append(kind))
+        with pytest.raises(LinkError, match="did not answer"):
+            await played("both-restart", guards, substrate, monkeypatch)
+
+    asyncio.run(main())
+    assert ends == [Kind.INVOKE]
+
+
+def test_a_daemon_that_has_just_come_back_is_asked_again_within_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_module, "OBEY_EVERY_S", 0.001)
+
+    class Late(Probe):
+        refusals = 3
+
+        async def ask(self, command: object) -> Done:
+            await super().ask(command)
+            self.refusals -= 1
+            return Done(id=0, error="refused" if self.refusals >= 0 else None)
+
+    probe = Late()
+    asyncio.run(bench_module.obeyed(probe, Events()))  # type: ignore[arg-type]
+    assert len(probe.asked) == 4
+    probe.refusals = 10**9
+    with pytest.raises(LinkError, match="refused"):
+        asyncio.run(bench_module.obeyed(probe, Events(), 0.02))  # type: ignore[arg-type]
 
 
 def test_a_trial_on_a_host_whose_lease_was_lost_has_no_end(

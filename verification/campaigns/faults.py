@@ -12,7 +12,7 @@ from chaos.undo import AnyUndo, Behave, Continue
 from infra.substrates.base import SubstrateError
 from loadtests.protocol import Arm, Armed, Call, Events, FaultPlan, Misbehave, Release, Watch
 from loadtests.record import Kind, Record, now_ns, raw
-from verification.campaigns.bench import Bench, require
+from verification.campaigns.bench import Bench, obeyed
 from verification.campaigns.tracker import Tracker
 from verification.kinds import SIGNALS
 from verification.links import LinkError
@@ -27,6 +27,9 @@ REST_POLL_S = 0.25
 READY_TIMEOUT_S = 5.0
 EFFECT_TIMEOUT_S = 3.0
 SETTLE_S = 0.05
+TRIAL_LIMIT_S = 90.0
+"""More than all waits of a trial together: one that is still not over hangs."""
+RELEASE_LIMIT_S = 10.0
 BODIES = {
     "recall": msgspec.Raw(b'{"key":"probe"}'),
     "ask": msgspec.Raw(b'{"text":"are you there?","depth":0}'),
@@ -68,8 +71,8 @@ class Faults:
         """Runs them in the plan's order, as far as they do not touch one another, stage by stage."""
         self._bench.progress.phase("failures of agents and services", len(self._waiting))
         await self._bench.guarded.stand()
-        for host, probe in self._bench.probes.items():
-            require((await probe.ask(Events())).error, host)
+        for probe in self._bench.probes.values():
+            await obeyed(probe, Events())
         await self._all_waiting()
         while more := await self._next_stage():
             self._bench.progress.phase("failures of agents and services, next stage", self._done + more)
@@ -78,7 +81,7 @@ class Faults:
     async def _next_stage(self) -> int:
         """Takes what the plan's next look wants from the reserve; answers with how many trials that are."""
         plan = self._bench.plan
-        if not any(plan.rule(planned.id).stages for planned in plan.criteria):
+        if self._bench.over() or not any(plan.rule(planned.id).stages for planned in plan.criteria):
             return 0
         kinds = tuple(dict.fromkeys(trial.fault for trial in plan.faults))
         more = await asyncio.to_thread(lambda: wanted(plan, self._bench.history(), kinds))
@@ -110,6 +113,8 @@ class Faults:
             await asyncio.gather(*self._running, return_exceptions=True)
 
     def _start_admissible(self) -> None:
+        if self._bench.over():
+            self._waiting.clear()
         now = asyncio.get_running_loop().time()
         for trial in tuple(self._waiting):
             if len(self._running) >= self._slots:
@@ -151,9 +156,11 @@ class Faults:
                 stack.enter_context(probe.listening(trial.agent, tracker.listener(host)))
                 stack.enter_context(probe.listening(None, tracker.events))
             try:
-                await self._watched(trial, tracker)
-            except LeaseLost as error:  # a trial without its end is void, whatever was seen of it
-                bench.note("trial void", trial=trial.id, agent=trial.agent, why=str(error))
+                async with asyncio.timeout(TRIAL_LIMIT_S):
+                    await self._watched(trial, tracker)
+            except (LeaseLost, TimeoutError) as error:  # without its end it is void, whatever was seen of it
+                why = str(error) or "it hung"
+                bench.note("trial void", trial=trial.id, agent=trial.agent, why=why)
                 return None
             finally:
                 await asyncio.shield(self._release(trial))
@@ -251,7 +258,7 @@ class Faults:
     async def _release(self, trial: FaultTrial) -> None:
         """Lets go of the agent everywhere."""
         await asyncio.gather(
-            *(probe.ask(Release(agent=trial.agent)) for probe in self._bench.probes.values())
+            *(probe.ask(Release(agent=trial.agent), RELEASE_LIMIT_S) for probe in self._bench.probes.values())
         )
 
     def _mark(self, trial: FaultTrial, kind: Kind) -> None:

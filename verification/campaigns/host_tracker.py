@@ -75,6 +75,10 @@ class HostTracker:
         self._end_ns = None
         self.lost("", effect_ns)
 
+    def blinded(self) -> None:
+        """The observing probe ended: what it had seen last says nothing about now."""
+        self._picture = None
+
     def listener(self) -> Callable[[Record], None]:
         """What every record of the observing host's probe is given to."""
         return self._take

@@ -14,9 +14,9 @@ import msgspec
 
 from chaos.errors import LeaseLost
 from infra.substrates.base import SubstrateError
-from loadtests.protocol import Call, Fleet, HostFault, Picture, Registers, Release
+from loadtests.protocol import Call, Events, Fleet, HostFault, Picture, Registers, Release
 from loadtests.record import Kind, Record, now_ns, raw
-from verification.campaigns.bench import Bench, require
+from verification.campaigns.bench import Bench, obeyed
 from verification.campaigns.host_faults import KINDS, HostFaultKind, Scene, proved
 from verification.campaigns.host_tracker import HostTracker
 from verification.campaigns.stack_view import AskError, StackView
@@ -28,6 +28,12 @@ SETTLE_LIMIT_S = 60.0
 USUAL_LIMIT_S = 8.0
 """So long the usual number of instances is waited for; then those at home have to do."""
 READY_LIMIT_S = 15.0
+PROBE_ENDS_LIMIT_S = 5.0
+"""How long the pipe of a probe that was killed with its host may take to say so."""
+TRIAL_LIMIT_S = 240.0
+"""More than all waits of a trial together: one that is still not over hangs."""
+MOST_BROKEN = 3
+"""So many trials in a row that could not be made: the stack or the harness is broken, not a trial."""
 POLL_S = 0.25
 LINGER_S = 0.05
 SWITCH_LIMIT_S = 10.0
@@ -50,6 +56,7 @@ class HostTrials:
         self._names = tuple(agent.name for agent in bench.plan.agents if agent.standby is not None)
         self._homed = dict(Counter(agent.home for agent in bench.plan.agents if agent.faults))
         self._serving: dict[str, int] = {}
+        self._broken = 0
         self._done = self._void = self._late = 0
         self._slowest_ms: dict[str, float] = {}
 
@@ -65,12 +72,11 @@ class HostTrials:
                 f"hostd on {bench.plan.hosts[0]}", str(error), "see `threenines status`"
             ) from error
         try:
-            while self._waiting:
+            while self._waiting and not bench.over():
                 trial = self._waiting.pop(0)
-                self._finished(trial, await self._trial(trial))
+                self._finished(trial, await self._made(trial))
         finally:
-            with contextlib.suppress(LinkError):
-                await self._silence()
+            await asyncio.shield(self._silence())
             await asyncio.shield(self._go_home())
             await self._view.close()
 
@@ -92,36 +98,52 @@ class HostTrials:
 
     # One trial.
 
+    async def _made(self, trial: HostTrial) -> float | None:
+        """One trial; what breaks in the harness meanwhile makes it void and ends no campaign.
+
+        Raises what broke when several trials in a row could not be made.
+        """
+        try:
+            async with asyncio.timeout(TRIAL_LIMIT_S):
+                took_ms = await self._trial(trial)
+        except (LinkError, SubstrateError, TimeoutError) as error:
+            self._bench.note("trial broke", trial=trial.id, why=str(error) or "it hung")
+            self._broken += 1
+            if self._broken >= MOST_BROKEN:
+                raise
+            return None
+        self._broken = 0
+        return took_ms
+
     async def _trial(self, trial: HostTrial) -> float | None:
-        """Milliseconds from the fault to the last thing that was waited for; None: the trial is void."""
+        """Milliseconds from the fault to the last thing that was waited for; None: the trial is void.
+
+        A trial that breaks has no end in the history, which makes it void for every checker.
+        """
         bench, kind = self._bench, KINDS[trial.fault]
         self._mark(trial, Kind.INVOKE)
-        counts = True
+        took_ms = None
         try:
             await bench.guarded.stand()
             scene = await self._scene(trial, kind)
-            if scene is None:
-                return None
-            registers = len(bench.plan.registers) * len(bench.plan.hosts)
-            tracker = HostTracker(bench.plan.registers, registers, len(self._names))
-            observer = bench.probes[scene.observer]
-            with observer.listening(EVERY, tracker.listener()):
-                return await self._observed(trial, kind, scene, tracker)
-        except LeaseLost as error:  # a trial without its end is void, whatever was seen of it
-            counts = False
+            if scene is not None:
+                registers = len(bench.plan.registers) * len(bench.plan.hosts)
+                tracker = HostTracker(bench.plan.registers, registers, len(self._names))
+                observer = bench.probes[scene.observer]
+                with observer.listening(EVERY, tracker.listener()):
+                    took_ms = await self._observed(trial, kind, scene, tracker)
+        except LeaseLost as error:
             bench.note("trial void", trial=trial.id, why=str(error))
             return None
-        finally:
-            if counts:
-                self._mark(trial, Kind.OK)
+        self._mark(trial, Kind.OK)
+        return took_ms
 
     async def _scene(self, trial: HostTrial, kind: HostFaultKind) -> Scene | None:
-        """Everything is back and in use; None when the trial cannot be made."""
+        """Everything is back and in use; None when the trial cannot be made. Raises LinkError."""
         bench = self._bench
         why = await self._settled()
         if why is not None:
-            bench.note("trial not begun", trial=trial.id, why=why)
-            return None
+            raise LinkError(f"stack {', '.join(bench.plan.hosts)}", f"is not whole: {why}", "see its status")
         for host in bench.plan.hosts:
             await self._revive(host)
         victim, observer = self._places()
@@ -131,16 +153,22 @@ class HostTrials:
             bench.note("trial not begun", trial=trial.id, why=why)
             return None
         for probe in bench.probes.values():
-            told = Registers(
-                agents=bench.plan.registers,
-                hosts=bench.plan.hosts,
-                round=bench.round(trial.id),
-                interval_ms=REGISTER_EVERY_MS,
-            )
-            await _obeyed(probe, told)
-            for agent in bench.plan.registers:
-                await probe.ask(Call(agent=agent, bodies=BODIES, interval_ms=CALL_EVERY_MS))
+            await self._used(trial, probe, writes=True)
         return scene
+
+    async def _used(self, trial: HostTrial, probe: ProbeLink, *, writes: bool) -> None:
+        """Has the probe call agents and work with their registers."""
+        plan = self._bench.plan
+        told = Registers(
+            agents=plan.registers,
+            hosts=plan.hosts,
+            round=self._bench.round(trial.id),
+            interval_ms=REGISTER_EVERY_MS,
+            writes=writes,
+        )
+        await obeyed(probe, told)
+        for agent in plan.registers:
+            await probe.ask(Call(agent=agent, bodies=BODIES, interval_ms=CALL_EVERY_MS))
 
     async def _observed(
         self, trial: HostTrial, kind: HostFaultKind, scene: Scene, tracker: HostTracker
@@ -179,16 +207,33 @@ class HostTrials:
             return None
         if not kind.loses:
             begin_ns = now_ns()
-            if scene.observer in _gone(kind, scene):
-                await self._revive(scene.observer)
-            tracker.untouched(begin_ns)
-            await _within(tracker.done, self._timeout_s)
+            with contextlib.ExitStack() as anew:
+                if scene.observer in _gone(kind, scene):
+                    anew.enter_context(await self._seen_anew(trial, scene.observer, tracker))
+                tracker.untouched(begin_ns)
+                await _within(tracker.done, self._timeout_s)
         end_ns = tracker.end_ns
         if kind.loses and trial.fault in SAFETY_FAULTS:
             # What is judged is the service after the healing: it has to be seen before the trial ends.
             tracker.untouched(now_ns())
             await _within(tracker.done, self._timeout_s)
         return self._timeout_s * 1000 if end_ns is None else max(0.0, (end_ns - begin_ns) / 1e6)
+
+    async def _seen_anew(self, trial: HostTrial, host: str, tracker: HostTracker) -> contextlib.ExitStack:
+        """Has a new probe on `host` see the service come back; while in the context, `tracker` hears it.
+
+        Nothing of it asks the daemon, which may take long to be back: that is what the trial measures. The
+        registers are only read: their writers ended with the hosts, and nobody else may write to them.
+        """
+        bench = self._bench
+        await bench.revive(host)
+        probe = bench.probes[host]
+        tracker.blinded()
+        with contextlib.ExitStack() as heard:
+            heard.enter_context(probe.listening(EVERY, tracker.listener()))
+            await obeyed(probe, Fleet(names=self._names))
+            await self._used(trial, probe, writes=False)
+            return heard.pop_all()
 
     async def _effect(
         self, trial: HostTrial, told: HostFault, kind: HostFaultKind, scene: Scene
@@ -199,7 +244,7 @@ class HostTrials:
         good = await proved(kind, scene)
         for host in _gone(kind, scene):
             # A program of ours on the host was killed as well: its pipe says so, which is the kernel's word.
-            good = good and await _within(bench.probes[host].ended, 2.0)
+            good = good and await _within(bench.probes[host].ended, PROBE_ENDS_LIMIT_S)
         at_ns = now_ns()
         self._record(process, Kind.OK if good else Kind.FAIL, "host-proof", trial.id, told, at_ns)
         return at_ns if good else None
@@ -246,11 +291,15 @@ class HostTrials:
         return f"etcd on {', '.join(sick)} is not well" if sick else None
 
     async def _revive(self, host: str) -> None:
-        """Sees that a probe of this host lives and looks at the fleet."""
+        """Sees that a probe of this host lives, follows its daemon and looks at the fleet.
+
+        Raises LinkError; TimeoutError when nobody serves anything there.
+        """
         bench = self._bench
         if bench.probes[host].ended.is_set():
             await bench.revive(host)
         probe = bench.probes[host]
+        await obeyed(probe, Events())
 
         def seen(record: Record) -> None:
             if record.f == "fleet" and record.type is Kind.OK:
@@ -258,7 +307,7 @@ class HostTrials:
 
         with probe.listening(None, seen):
             self._serving = {}
-            await _obeyed(probe, Fleet(names=self._names))
+            await obeyed(probe, Fleet(names=self._names))
             async with asyncio.timeout(READY_LIMIT_S):
                 while not self._serving:  # noqa: ASYNC110  it comes with the first record of the watch
                     await asyncio.sleep(POLL_S / 10)
@@ -272,12 +321,11 @@ class HostTrials:
     async def _silence(self) -> None:
         """Ends what the probes do for these trials."""
         for probe in self._bench.probes.values():
-            if probe.ended.is_set():
-                continue
-            await probe.ask(Registers(agents=()))
-            await probe.ask(Fleet(names=()))
-            for agent in self._bench.plan.registers:
-                await probe.ask(Release(agent=agent))
+            with contextlib.suppress(LinkError, TimeoutError):
+                await probe.ask(Registers(agents=()), READY_LIMIT_S)
+                await probe.ask(Fleet(names=()), READY_LIMIT_S)
+                for agent in self._bench.plan.registers:
+                    await probe.ask(Release(agent=agent), READY_LIMIT_S)
 
     async def _go_home(self) -> None:
         """Every domain back to its home host, as the stack was found; what cannot be is noted."""
@@ -313,19 +361,6 @@ class HostTrials:
                 time_ns=now_ns() if time_ns is None else time_ns,
             )
         )
-
-
-async def _obeyed(probe: ProbeLink, command: Fleet | Registers) -> None:
-    """Until the probe has done it: the daemon of a host that has just come back may not listen yet.
-
-    Raises LinkError when it does not in time.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + READY_LIMIT_S
-    while (error := (await probe.ask(command)).error) is not None:
-        if loop.time() >= end:
-            require(error, probe.host)
-        await asyncio.sleep(POLL_S)
 
 
 def _gone(kind: HostFaultKind, scene: Scene) -> tuple[str, ...]:

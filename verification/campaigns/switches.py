@@ -8,7 +8,7 @@ import msgspec
 
 from loadtests.protocol import Call, Registers, Release, SwitchOver
 from loadtests.record import Kind, Record, now_ns, raw
-from verification.campaigns.bench import Bench, require
+from verification.campaigns.bench import Bench, obeyed
 from verification.campaigns.stack_view import AskError, StackView
 from verification.plan import SwitchTrial
 
@@ -36,6 +36,8 @@ class SwitchOvers:
         refused = 0
         try:
             for number, trial in enumerate(bench.plan.switches, 1):
+                if bench.over():
+                    return
                 refused += not await self._one(trial)
                 bench.progress.tick(number, f"{refused} refused")
         finally:
@@ -56,7 +58,7 @@ class SwitchOvers:
         )
         try:
             for probe in bench.probes.values():
-                require((await probe.ask(told)).error, probe.host)
+                await obeyed(probe, told)
                 for agent in agents:
                     await probe.ask(
                         Call(agent=agent, bodies=BODIES, interval_ms=CALL_EVERY_MS, timeout_ms=CALL_LIMIT_MS)
@@ -66,10 +68,11 @@ class SwitchOvers:
                 await asyncio.sleep(BEFORE_S)
                 good = await self._switch(trial, to) and good
             await asyncio.sleep(AFTER_S)
-            return good
         finally:
             await asyncio.shield(self._release(agents))
-            self._record(f"trial-{trial.id}", Kind.OK, "trial", trial.id, None)
+        # One that broke has no end: it is made again.
+        self._record(f"trial-{trial.id}", Kind.OK, "trial", trial.id, None)
+        return good
 
     async def _release(self, agents: tuple[str, ...]) -> None:
         for probe in self._bench.probes.values():
