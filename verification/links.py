@@ -8,6 +8,7 @@ import itertools
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -62,7 +63,7 @@ class ProbeLink:
     @classmethod
     async def start(cls, substrate: Substrate, host: str, journal: Journal, log: Path) -> ProbeLink:
         """Starts a probe on `host` and waits until it answers. Raises LinkError."""
-        process = await asyncio.to_thread(_spawn_probe, substrate, host, log)
+        process = await _spawned(partial(_spawn_probe, substrate, host, log))
         link = cls(host, process, journal, log)
         link._reading = asyncio.create_task(link._read())
         try:
@@ -207,9 +208,13 @@ class LoadLink:
             *("--workload", workload, "--history", "-", "--raw", raw.value, "--seed", str(seed)),
             "--end-with-input",
         ]
-        process = await asyncio.to_thread(_spawn_load, substrate, host, argv, history, log)
+        process = await _spawned(partial(_spawn_load, substrate, host, argv, history, log))
         link = cls(host, process, log)
-        await link._until_it_runs(history)
+        try:
+            await link._until_it_runs(history)
+        except BaseException:
+            await asyncio.shield(link.stop())
+            raise
         return link
 
     async def _until_it_runs(self, history: Path) -> None:
@@ -220,7 +225,6 @@ class LoadLink:
                     self.check()
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            await self.stop()
             raise self._error("did not begin") from None
 
     def check(self) -> None:
@@ -259,6 +263,18 @@ def _spawn_load(
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(history, "ab") as out, open(log, "ab") as errors:
         return substrate.spawn(host, argv, stdin=subprocess.PIPE, stdout=out, stderr=errors)
+
+
+async def _spawned(spawn: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """The program that `spawn` starts in a thread; one that nobody waits for any more is ended again."""
+    task = asyncio.create_task(asyncio.to_thread(spawn))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        process = await task
+        process.kill()
+        await _end(process, STOP_TIMEOUT_S)
+        raise
 
 
 def _has_content(path: Path) -> bool:
