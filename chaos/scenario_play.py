@@ -87,9 +87,10 @@ class _Play:
         finally:
             self._over.set()
             looker.join()
-        self._session.journal.write("phase", text="end")
         if self._errors:
             raise self._errors[0]
+        self._session.hold()
+        self._session.journal.write("phase", text="end")
         return Played(
             outcomes=tuple(self._outcomes), refused=tuple(self._refused), stopped=self._stop.is_set()
         )
@@ -134,7 +135,7 @@ class _Play:
 
     def _until(self, at_s: float) -> None:
         """Waits for an instant of the scenario, counted from its first fault's place in time."""
-        while not self._given_up and not self._stop.is_set():
+        while not self._given_up and not self._stop.is_set() and not self._session.lost:
             left_s = self._begun + at_s - time.monotonic()
             if left_s <= 0:
                 return
@@ -201,7 +202,7 @@ class _Play:
         load_s = [look.within_s for look in after if isinstance(look, LoadHolds)]
         least_s = self._scenario.calm_s + max(load_s, default=0.0)
         limits = _live(after)
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._session.lost:
             passed_s = time.monotonic() - begin
             waiting = any(n in self._awaited and passed_s <= look.within_s for n, look in limits.items())
             if passed_s >= least_s and not waiting:

@@ -141,6 +141,11 @@ class Session:
         """Whether its lease has run out or was taken away: nothing can begin in it any more."""
         return self._renewal.lost
 
+    def hold(self) -> None:
+        """Raises LeaseLost when it has been: the guard may have ended a fault early, so nothing counts."""
+        if self._renewal.lost:
+            raise self._lease_lost()
+
     def __enter__(self) -> Session:
         return self
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from chaos.admission import overlap
+from chaos.errors import LeaseLost
 from chaos.explore import APART_S, HOST_KINDS, KINDS, draw_steps, exploration
+from chaos.fault import Proof
+from chaos.journal import Journal
 from chaos.scenario import Random, Scenario, ScenarioError, cells, fits, load_scenario, read_scenario, shipped
 from chaos.scenario_listing import BEGIN, END, table
 from chaos.scenario_looks import PromQL
+from chaos.scenario_play import play
+from chaos.session import Outcome, Session
 from chaos.stage import Stage
 from infra.environment import load_environment
 from threenines.__main__ import run
@@ -190,3 +197,41 @@ def test_the_command_lists_and_shows_them(capsys: pytest.CaptureFixture[str]) ->
     assert all(one["rows"] for one in listed)
     assert run(["chaos", "show", "kill-mainpc"]) == 0
     assert "every agent is served by pc2 (within 5 s)" in capsys.readouterr().out
+
+
+class _Losing:
+    """A session whose lease is lost while a fault is on: its guard may have ended the fault early."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self.stage, self.journal, self.lost = stage, Journal(folder / "journal.jsonl"), False
+
+    def begin(self, _fault: object) -> None:
+        self.lost = True
+
+    def end(self, _active: object) -> Outcome:
+        effect = Proof(holds=True)
+        return Outcome(
+            trial="1", fault="f", effect=effect, restored=(), healed=True, inject_ms=0, heal_ms=0, lasted_s=0
+        )
+
+    def wait(self, duration_s: float, stop: threading.Event | None = None) -> None:
+        if not self.lost:
+            threading.Event().wait(min(duration_s, 0.01))
+
+    hold = Session.hold
+
+    @property
+    def _renewal(self) -> _Losing:
+        return self
+
+    _lease_lost = Session._lease_lost
+
+
+def test_a_scenario_whose_lease_was_lost_has_no_result_and_does_not_wait_for_its_time(
+    stage: Stage, tmp_path: Path
+) -> None:
+    scenario = msgspec.structs.replace(read_scenario(GOOD.encode(), "mine"), before=(), during=(), calm_s=0.0)
+    begin = time.monotonic()
+    with pytest.raises(LeaseLost, match="did not renew its lease"):
+        play(scenario, _Losing(stage, tmp_path), threading.Event())  # type: ignore[arg-type]
+    assert time.monotonic() - begin < 6.0, "its fault would last 8 s"
