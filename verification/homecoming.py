@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 from infra.substrates.base import Substrate
@@ -14,25 +15,34 @@ TRIES = 5
 POLL_S = 0.5
 
 
-async def bring_home(substrate: Substrate, workers: tuple[str, ...], homed: dict[str, int]) -> str | None:
-    """Waits for `homed` instances on each worker and hands every domain back; what lacks, None: nothing."""
+async def bring_home(
+    substrate: Substrate, workers: tuple[str, ...], homed: dict[str, int], stop: threading.Event
+) -> str | None:
+    """Waits for `homed` instances on each worker and hands every domain back; what lacks, None: nothing.
+
+    Once `stop` is set, nothing more is asked for.
+    """
     view = StackView(substrate, workers)
     view.usual = dict(homed)
     try:
         end = time.monotonic() + SETTLE_LIMIT_S
-        while (lacks := await view.whole(homed)) is not None and time.monotonic() < end:  # noqa: ASYNC110  the stack has to be asked
+        while (lacks := await view.whole(homed)) is not None and time.monotonic() < end:
+            if stop.is_set():
+                return lacks
             await asyncio.sleep(POLL_S)
         for home in workers:
-            told = await _domain_home(view, home)
+            told = await _domain_home(view, home, stop)
             lacks = lacks or told
         return lacks
     finally:
         await view.close()
 
 
-async def _domain_home(view: StackView, home: str) -> str | None:
+async def _domain_home(view: StackView, home: str, stop: threading.Event) -> str | None:
     why: str | None = None
     for _ in range(TRIES):
+        if stop.is_set():
+            break
         try:
             domain = (await view.domains(home)).get(home)
         except AskError as error:

@@ -22,28 +22,50 @@ from verification.night_plan import Kind, Piece
 from verification.plan import RunPlan
 from verification.runner import HOST_TIMEOUT_S, fault_timeout_s
 
-REGISTRATIONS_A_TURN = 100
-FAULTS_A_TURN = 90
-SWITCHES_A_TURN = 8
-HOSTS_A_TURN = 6
-MOST_MORE_TURNS = 6
-"""So many turns a campaign of faults may take for void trials and next stages, so that it ends."""
+REGISTRATIONS_A_TURN = 150
+FAULTS_A_TURN = 250
+SWITCHES_A_TURN = 50
+HOSTS_A_TURN = 46
+"""Turns are long: each has probes, load and a guard of its own to start, and the fleet to bring home."""
+MOST_MORE_TURNS = 12
+"""So many turns a campaign may take for void trials, next stages and ends of budgets, so that it ends."""
+LEAST_TRIALS = 8
+"""With less than the time of so many trials left, a turn is not worth its start."""
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign. `about_s`: how long one turn takes, roughly, on two cores.
+    """A campaign. `turn_s`: how long a turn takes beside its trials, `trial_s`: how long each of those takes,
+    roughly, on two cores; `trials`: how many are planned, `a_turn`: how many a turn has at most.
 
     `part`: the plan of its next turn, from what the log and, when asked, the whole history tell; None:
     nothing is left. Without `part` it has a single turn. `run` gets the bench of that part, and the plan.
     """
 
     name: str
-    about_s: float
+    turn_s: float
     load: bool
     tells: Callable[[RunPlan], tuple[str, ...]]
     run: Callable[[Bench, RunPlan], Awaitable[None]]
     part: Callable[[RunPlan, History, Callable[[], History]], RunPlan | None] | None = None
+    trials: Callable[[RunPlan], int] = lambda _plan: 0
+    trial_s: float = 0.0
+    a_turn: int = 1
+
+    def turns(self, plan: RunPlan) -> int:
+        """How many turns its planned trials take."""
+        return max(1, -(-self.trials(plan) // self.a_turn))
+
+    def piece(self, plan: RunPlan) -> Piece:
+        """The same as a piece of a night."""
+        trials = self.trials(plan)
+        return Piece(
+            name=self.name,
+            kind=Kind.CAMPAIGN,
+            tells=self.tells(plan),
+            about_s=self.turns(plan) * self.turn_s + trials * self.trial_s,
+            least_s=self.turn_s + min(trials, LEAST_TRIALS) * self.trial_s,
+        )
 
 
 def campaigns(plan: RunPlan) -> tuple[Campaign, ...]:
@@ -53,10 +75,7 @@ def campaigns(plan: RunPlan) -> tuple[Campaign, ...]:
 
 def pieces(plan: RunPlan) -> tuple[Piece, ...]:
     """The same as pieces of a night."""
-    return tuple(
-        Piece(name=one.name, kind=Kind.CAMPAIGN, tells=one.tells(plan), about_s=one.about_s)
-        for one in campaigns(plan)
-    )
+    return tuple(one.piece(plan) for one in campaigns(plan))
 
 
 def named(name: str) -> Campaign:
@@ -77,20 +96,9 @@ def next_part(campaign: Campaign, plan: RunPlan, folder: Path, turns: tuple[Turn
     log = read_log(folder)
     if campaign.name == REGISTRATIONS:
         log = History.read(folder, leave_out="load-*.jsonl")
-    if len(mine) >= _turns_planned(campaign, plan) + MOST_MORE_TURNS:
+    if len(mine) >= campaign.turns(plan) + MOST_MORE_TURNS:
         return None
     return campaign.part(plan, log, lambda: History.read(folder, leave_out="load-*.jsonl"))
-
-
-def _turns_planned(campaign: Campaign, plan: RunPlan) -> int:
-    counts = {
-        REGISTRATIONS: (len(plan.registrations), REGISTRATIONS_A_TURN),
-        AGENTS: (sum(not trial.reserve for trial in plan.faults), FAULTS_A_TURN),
-        SWITCHES: (len(plan.switches), SWITCHES_A_TURN),
-        HOSTS: (sum(not trial.reserve for trial in plan.host_faults), HOSTS_A_TURN),
-    }
-    count, each = counts[campaign.name]
-    return -(-count // each)
 
 
 REGISTRATIONS, AGENTS, SWITCHES, HOSTS = (
@@ -171,28 +179,44 @@ _ALL = (
     Campaign("census of names", 15.0, False, _ids("SD-1"), lambda bench, _: discovery.census(bench)),
     Campaign("look-ups", 45.0, True, _ids("SD-2", "SD-2.mean", "SD-3.run"), _warm),
     Campaign("first look-ups", 150.0, True, _ids("SD-2.cold"), _cold),
-    Campaign(REGISTRATIONS, 60.0, True, _ids("SD-4"), _registrations, _left_registrations),
+    Campaign(
+        REGISTRATIONS,
+        15.0,
+        True,
+        _ids("SD-4"),
+        _registrations,
+        _left_registrations,
+        trials=lambda plan: len(plan.registrations),
+        trial_s=0.45,
+        a_turn=REGISTRATIONS_A_TURN,
+    ),
     Campaign(
         AGENTS,
-        75.0,
+        15.0,
         True,
         _about(AGENT_FAULTS, "RL-8"),
         lambda bench, plan: Faults(bench, fault_timeout_s(plan)).run(),
         _left_faults,
+        trials=lambda plan: sum(not trial.reserve for trial in plan.faults),
+        trial_s=0.75,
+        a_turn=FAULTS_A_TURN,
     ),
     Campaign("scraped agents", 30.0, False, _ids("OB-1.targets"), lambda bench, _: monitoring.targets(bench)),
     Campaign("signs of life", 45.0, False, _ids("RK-3"), _signs),
     Campaign(
         SWITCHES,
-        70.0,
+        12.0,
         False,
         _ids("RL-7.switchover", "RL-8.owners", "RL-8.writes", "RL-8.linearizable"),
         lambda bench, _: SwitchOvers(bench).run(),
         _left_switches,
+        trials=lambda plan: len(plan.switches),
+        trial_s=2.5,
+        a_turn=SWITCHES_A_TURN,
     ),
     Campaign(
         HOSTS,
-        120.0,
+        12.0,
         False,
         _about(
             (*HOST_FAULTS, *SAFETY_FAULTS),
@@ -200,6 +224,9 @@ _ALL = (
         ),
         lambda bench, _: HostTrials(bench, HOST_TIMEOUT_S).run(),
         _left_hosts,
+        trials=lambda plan: sum(not trial.reserve for trial in plan.host_faults),
+        trial_s=8.5,
+        a_turn=HOSTS_A_TURN,
     ),
 )
 

@@ -1,8 +1,10 @@
 """What a night does first, fixed in its plan: the most informative piece of work, then the next one. Pure.
 
-A piece is a campaign of trials or a scenario. Where its knowledge is worst it comes first: something failed
-the last time, then never measured, not decided, too old, fresh (the oldest first). Among pieces that stand
-alike the one comes next that tells most rows which no piece before it tells, for the minute.
+A piece is a campaign of trials or a scenario. Campaigns come first, because only all of their trials
+together prove anything; scenarios have what is left, each whole in itself. Of both that one comes first whose
+knowledge is worst: something failed the last time, then never measured, not decided, too old, fresh (the
+oldest first). Among pieces that stand alike the one comes next that tells most rows which no piece before it
+tells, for the minute.
 """
 
 from __future__ import annotations
@@ -44,16 +46,23 @@ _URGENCY = {known: at for at, known in enumerate(Known)}
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of the night. `tells`: its criteria, or the rows that a scenario exercises.
 
-    `about_s`: how long one turn takes, roughly. A campaign may need many turns, a scenario has one.
+    `about_s`: how long all of it takes, roughly; `least_s`: with less left a turn is not worth beginning,
+    None: with less than all of it. A campaign may need many turns, a scenario has one.
     """
 
     name: str
     kind: Kind
     tells: tuple[str, ...]
     about_s: float
+    least_s: float | None = None
     known: Known = Known.NEVER
     age_days: float | None = None
     """How old the oldest word about it is, None: there is none."""
+
+    @property
+    def needs_s(self) -> float:
+        """So much has to be left when a turn begins."""
+        return self.about_s if self.least_s is None else self.least_s
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,13 +131,17 @@ def judged_by(piece: Piece, found: Mapping[str, Word]) -> Piece:
 
 
 def ordered(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """The most informative first; the same pieces give the same order, however they come."""
+    """Campaigns, then scenarios, of each the most informative first.
+
+    The same pieces give the same order, however they come.
+    """
     left, done, seen = list(pieces), [], set[str]()
 
-    def rank(piece: Piece) -> tuple[int, float, float, str]:
+    def rank(piece: Piece) -> tuple[bool, int, float, float, str]:
         rows = {row_of(name) for name in piece.tells}
         oldest = -(piece.age_days or 0.0) if piece.known is Known.FRESH else 0.0
-        return _URGENCY[piece.known], oldest, -len(rows - seen) / piece.about_s, piece.name
+        scenario = piece.kind is Kind.SCENARIO
+        return scenario, _URGENCY[piece.known], oldest, -len(rows - seen) / piece.about_s, piece.name
 
     while left:
         first = min(left, key=rank)
@@ -139,12 +152,16 @@ def ordered(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
 
 
 def next_turn(waiting: Sequence[Piece], turns: Mapping[str, int], left_s: float) -> Piece | None:
-    """Who comes next: of those whose turn fits into what is left, who had fewest turns, in the plan's order.
+    """Who comes next of those of whom a turn fits into what is left; None: nothing fits any more.
 
-    None: nothing fits any more.
+    Campaigns before scenarios; of each who had fewest turns, in the plan's order.
     """
-    fitting = [piece for piece in waiting if piece.about_s <= left_s]
-    return min(fitting, key=lambda piece: turns.get(piece.name, 0), default=None)
+    fitting = [piece for piece in waiting if piece.needs_s <= left_s]
+    return min(
+        fitting,
+        key=lambda piece: (piece.kind is Kind.SCENARIO, turns.get(piece.name, 0)),
+        default=None,
+    )
 
 
 def planned_scenario(scenario: Scenario) -> PlannedScenario:

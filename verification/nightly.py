@@ -46,6 +46,7 @@ from verification.night_plan import (
     scenario_piece,
     words,
 )
+from verification.night_trials import begun
 from verification.plan import PlanError, RunPlan, read_plan
 from verification.progress import Progress
 from verification.run_folder import RunFolder, fleet_sha256
@@ -55,12 +56,17 @@ from verification.scenario_run import Wish, run_on
 PROFILES = ("nightly",)
 DEFAULT_BUDGET_S = 90 * 60.0
 STOPPED = "it was stopped by a signal"
-HUNG = "a campaign hung and was cut"
+HUNG = "it hung: nothing was written to its history any more"
+OVERDUE = "a campaign did not end with the budget and was cut"
 WATCH_S = 0.1
 MAX_BREAKS = 3
-"""A piece whose turns break so often in a row has no further one in this session."""
+"""A piece whose turns break so often in a row, and bring no trial to its end, has no further one."""
+SILENT_S = 300.0
+"""A campaign that writes nothing for so long hangs; its turn is cut."""
+LOOK_S = 5.0
+"""So often it is looked whether it does."""
 OVERDUE_S = 300.0
-"""A campaign that is so long over its budget hangs, and is cut."""
+"""A campaign that is so long over its budget is cut, and with it the night."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +178,9 @@ def _session(
         try:
             with stopped_by_signals():
                 substrate = deployment.prepare(progress)
-            with _stop_event() as stop:
-                night = _Night(wish, plan, folder.path, deployment, substrate, progress, log, stop, begin)
-                why = night.run()
+                with _stop_event() as stop:
+                    night = _Night(wish, plan, folder.path, deployment, substrate, progress, log, stop, begin)
+                    why = night.run()
         except KeyboardInterrupt:
             why = STOPPED
         finally:
@@ -225,6 +231,7 @@ class _Night:
     def __post_init__(self) -> None:
         self._calibrated = False
         self._cut: str | None = None
+        self._hung = False
 
     def run(self) -> str:
         """Turn by turn; answers with why it ended."""
@@ -238,12 +245,13 @@ class _Night:
             if piece is None:
                 break
             taken[piece.name] += 1
+            before = self._ended()
             told = self._turn(piece)
             if told is None:
                 break
             if told.why:
                 self.progress.say(f"{piece.name} broke: {told.why}")
-            breaks[piece.name] = breaks[piece.name] + 1 if told.why else 0
+            breaks[piece.name] = breaks[piece.name] + 1 if told.why and self._ended() == before else 0
             if breaks[piece.name] >= MAX_BREAKS:
                 broken.add(piece.name)
             if told.done:
@@ -257,6 +265,10 @@ class _Night:
         fitting = [piece for piece in waiting if piece.name not in broken]
         return BUDGET if fitting else f"what is left broke: {', '.join(piece.name for piece in waiting)}"
 
+    def _ended(self) -> int:
+        """How many trials have been brought to their end."""
+        return sum(begun(read_log(self.path)).values())
+
     def _left_s(self) -> float:
         return self.wish.budget_s - (self.clock() - self.begin_s)
 
@@ -264,9 +276,12 @@ class _Night:
         """One turn; None when it was cut."""
         left_min = max(0.0, self._left_s()) / 60
         self.progress.say(f"{piece.name} ({piece.kind}, {piece.known}); {left_min:.0f} min left")
+        self._bring_home()
+        if self.stop.is_set():
+            self.log.stopped(STOPPED)
+            return None
+        self.log.begin(piece.name)
         try:
-            self._bring_home()
-            self.log.begin(piece.name)
             told = self._scenario(piece) if piece.kind is Kind.SCENARIO else self._campaign(piece)
         except KeyboardInterrupt:
             self.stop.set()
@@ -284,8 +299,11 @@ class _Night:
 
     def _bring_home(self) -> None:
         homed = dict(Counter(agent.home for agent in self.plan.agents if agent.faults))
-        lacks = asyncio.run(bring_home(self.substrate, self.plan.hosts, homed))
-        if lacks is not None:
+        try:
+            lacks = asyncio.run(bring_home(self.substrate, self.plan.hosts, homed, self.stop))
+        except Exception as error:  # the turn sees for itself what it can do on such a stack
+            lacks = " ".join(str(error).split())[:300] or type(error).__name__
+        if lacks is not None and not self.stop.is_set():
             self.progress.say(f"the stack is not as it should be: {lacks}")
 
     def _scenario(self, piece: Piece) -> TurnTold:
@@ -313,6 +331,8 @@ class _Night:
             contextlib.suppress(asyncio.CancelledError),
         ):
             runner.run(self._watched(self._measure(campaign, part, guarded)))
+        if self._hung:
+            return TurnTold(piece=piece.name, why=HUNG)
         done = self._cut is None and (
             campaign.part is None
             or night_campaigns.next_part(campaign, self.plan, self.path, turns(read_log(self.path))) is None
@@ -322,11 +342,20 @@ class _Night:
     async def _watched(self, work: Coroutine[None, None, None]) -> None:
         """Lets a stop, or the end of all patience, cancel `work` in order: every `finally` of it runs."""
         task = asyncio.create_task(work)
+        self._hung, written, looked_s, alive_s = False, -1, self.clock(), self.clock()
         while not task.done():
             await asyncio.wait({task}, timeout=WATCH_S)
+            if task.done():
+                break
             if self.stop.is_set() or self._left_s() < -OVERDUE_S:
-                self._cut = STOPPED if self.stop.is_set() else HUNG
+                self._cut = STOPPED if self.stop.is_set() else OVERDUE
                 self.log.stopped(self._cut)
+            elif self.clock() - looked_s >= LOOK_S:
+                looked_s = self.clock()
+                if (size := _written(self.path)) != written:
+                    written, alive_s = size, looked_s
+                self._hung = looked_s - alive_s >= SILENT_S
+            if self._cut is not None or self._hung:
                 task.cancel()
                 await asyncio.wait({task})
         await task
@@ -334,6 +363,7 @@ class _Night:
     async def _measure(self, campaign: night_campaigns.Campaign, part: RunPlan, guarded: Guarded) -> None:
         async with contextlib.AsyncExitStack() as stack:
             bench = await open_bench(part, self.substrate, guarded, self.path, self.progress, stack)
+            bench.over = lambda: self._left_s() <= 0
             if not self._calibrated:
                 await discovery.calibrate(bench)
                 await instruments.clocks(bench)
@@ -341,6 +371,12 @@ class _Night:
             loads = await start_load(bench, stack) if campaign.load else []
             await campaign.run(bench, self.plan)
             await asyncio.gather(*(load.stop() for load in loads))
+
+
+def _written(folder: Path) -> int:
+    """How many bytes a campaign has written; not its load, which runs on beside one that hangs."""
+    files = (*(folder / "history").glob("[!l]*.jsonl"), *folder.glob("journal*.jsonl"))
+    return sum(file.stat().st_size for file in files)
 
 
 @contextlib.contextmanager

