@@ -38,8 +38,8 @@ class Promotions:
         served_here: Callable[[str], bool],
         policy: recover.RecoveryPolicy,
     ) -> None:
-        """`acting_epoch(spec)`: at which epoch this host may act for an agent now; `served_here(name)`: whether an
-        agent has recovered on this host, published or not."""
+        """`acting_epoch(spec)`: at which epoch this host may act for an agent now.
+        `served_here(name)`: whether an agent has recovered on this host, published or not."""
         self._view = view
         self._now_ns = now_ns
         self._acting_epoch = acting_epoch
