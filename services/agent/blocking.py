@@ -13,12 +13,10 @@ from typing import Any, Final, Self
 import msgspec
 
 from services.agent.directory import (
-    STILL_HELD_BACK,
     Directory,
     NoView,
     OpenView,
     Target,
-    may_repeat,
     open_snapshot,
     run_folder,
 )
@@ -66,26 +64,33 @@ class BlockingClient:
         target: Target | None = None
         try:
             target = self._target(agent, due)
-            return unpack(self._send(target, agent, method, packed, due))
+            reply = self._send(target, agent, method, packed, due)
         except CallError as error:
-            if not may_repeat(error, method, target) or time.monotonic() >= due:
-                raise
+            idempotent = target is not None and method in target.idempotent
+            reply = self._repeat(error, agent, method, packed, due, idempotent)
+        if self._directory.budget.spent:
             with self._lock:
-                self._directory.doubt(agent)
-            pauses = self._directory.pauses(error)
-        for pause_s in pauses:
+                self._directory.budget.earn(agent)
+        return unpack(reply)
+
+    def _repeat(
+        self, error: CallError, agent: str, method: str, body: msgspec.Raw, due: float, idempotent: bool
+    ) -> msgspec.Raw:
+        """The reply after all, or the last error when the call is to be repeated no more."""
+        repeats = self._directory.repeats(agent)
+        while True:
+            with self._lock:
+                pause_s = repeats.pause_s(error, idempotent=idempotent)
+                if pause_s is None or time.monotonic() + pause_s >= due:
+                    raise error
+                if error.code != Code.OVERLOADED:
+                    self._directory.doubt(agent)
             if pause_s > 0:
-                if time.monotonic() + pause_s >= due:
-                    break
                 time.sleep(pause_s)
             try:
-                target = self._target(agent, due)
-                return unpack(self._send(target, agent, method, packed, due))
-            except CallError as error:
-                if time.monotonic() >= due or error.code not in STILL_HELD_BACK:
-                    raise
-                last = error
-        raise last
+                return self._send(self._target(agent, due), agent, method, body, due)
+            except CallError as failed:
+                error = failed
 
     def resolve(self, agent: str) -> Resolution:
         """Where `agent` serves now: a read of the discovery snapshot. Raises `CallError`."""

@@ -13,7 +13,9 @@ from services.agent.connection import Deadlines, FrameConnection, Scratch
 from services.agent.errors import CallError, Code
 from services.agent.wire import NOTICE_ID, Failure, Message, Reply, Request, encode
 
-MAX_IN_FLIGHT: Final = 1024
+MAX_IN_FLIGHT: Final = 4096
+"""As many as a gateway has on the way at all: its one link to a peer refuses none of them, also when the
+crowds of many agents that were handed over at once wait for their answers."""
 
 
 class Channel(FrameConnection):

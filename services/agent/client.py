@@ -13,12 +13,10 @@ import msgspec
 from services.agent.channel import Channel, open_unix
 from services.agent.connection import Scratch
 from services.agent.directory import (
-    STILL_HELD_BACK,
     Directory,
     NoView,
     OpenView,
     Target,
-    may_repeat,
     open_snapshot,
     run_folder,
 )
@@ -51,7 +49,8 @@ class Client:
 
     `run` and `host` come from `THREENINES_RUN` and `THREENINES_HOST` unless given. Errors: `CallError`.
     A call is repeated once, at once, when it was not delivered, or when its method is idempotent and the
-    connection was lost on the way.
+    connection was lost on the way; and where it was held back or its agent is overloaded, as
+    `services.agent.repeats` has it.
     """
 
     def __init__(
@@ -89,29 +88,38 @@ class Client:
                 target = await self._confirmed(agent, due)
             link = self._links.get(target.key)
             if link is None or not target.alone or not link.leads_to(target):
-                return unpack(await self._send(target, agent, method, packed, due))
-            # The beaten track, without another layer: one instance, and a channel to it stands.
-            assert link.channel is not None
-            return unpack(await link.channel.request(agent, method, packed, timeout_s=timeout_s))
+                reply = await self._send(target, agent, method, packed, due)
+            else:
+                # The beaten track, without another layer: one instance, and a channel to it stands.
+                assert link.channel is not None
+                reply = await link.channel.request(agent, method, packed, timeout_s=timeout_s)
         except CallError as error:
             if error.code == Code.DRAINING and target is not None:
                 self._forget(target.key)
-            if not may_repeat(error, method, target) or loop.time() >= due:
-                raise
-            self._directory.doubt(agent)
-            pauses = self._directory.pauses(error)
-        for pause_s in pauses:
+            idempotent = target is not None and method in target.idempotent
+            reply = await self._repeat(error, agent, method, packed, due, idempotent)
+        if self._directory.budget.spent:
+            self._directory.budget.earn(agent)
+        return unpack(reply)
+
+    async def _repeat(
+        self, error: CallError, agent: str, method: str, body: msgspec.Raw, due: float, idempotent: bool
+    ) -> msgspec.Raw:
+        """The reply after all, or the last error when the call is to be repeated no more."""
+        loop = asyncio.get_running_loop()
+        repeats = self._directory.repeats(agent)
+        while True:
+            pause_s = repeats.pause_s(error, idempotent=idempotent)
+            if pause_s is None or loop.time() + pause_s >= due:
+                raise error
+            if error.code != Code.OVERLOADED:
+                self._directory.doubt(agent)
             if pause_s > 0:
-                if loop.time() + pause_s >= due:
-                    break
                 await asyncio.sleep(pause_s)
             try:
-                return unpack(await self._once_more(agent, method, packed, due))
-            except CallError as error:
-                if loop.time() >= due or error.code not in STILL_HELD_BACK:
-                    raise
-                last = error
-        raise last
+                return await self._once_more(agent, method, body, due)
+            except CallError as failed:
+                error = failed
 
     async def _once_more(self, agent: str, method: str, body: msgspec.Raw, due: float) -> msgspec.Raw:
         try:

@@ -6,7 +6,8 @@ What the two clients share; no network in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,17 +16,11 @@ import msgspec
 
 from services.agent import fence
 from services.agent.errors import CallError, Code
+from services.agent.repeats import Budget, Repeats
 from services.registry.model import Instance, Resolution, SnapshotError, Transport, UnknownAgent
 from services.routing.choice import NoInstance, choose
 
 MAX_REMEMBERED: Final = 4096
-HELD_BACK: Final = frozenset({Code.UNAVAILABLE, Code.DRAINING, Code.FENCED})
-"""Definite: nothing was done, and another instance may serve the call."""
-STILL_HELD_BACK: Final = HELD_BACK | {Code.OVERLOADED}
-"""For a call that was held back already: it comes together with all others that were, so that `overloaded`
-only means that it is to wait some more."""
-FIRST_PAUSE_S: Final = 0.01
-LAST_PAUSE_S: Final = 0.1
 
 
 class View(Protocol):
@@ -69,13 +64,22 @@ class NoView(Exception):
 class Directory:
     """Resolves names on one host. Not safe for several threads without a lock."""
 
-    def __init__(self, run: Path, host: str | None, open_view: OpenView) -> None:
+    def __init__(
+        self,
+        run: Path,
+        host: str | None,
+        open_view: OpenView,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
         self.run = run
         self.host = host
         self._view = open_view(run / "discovery.snap", host)
         self._remembered: dict[str, Resolution] = {}
         self._doubted: set[str] = set()
         self._targets: dict[str, tuple[Instance, Target]] = {}
+        self._draw = draw
+        self.budget = Budget()
+        """Of repeats after `overloaded`."""
 
     def resolve(self, name: str) -> Resolution:
         """The newest answer there is. Raises `CallError` `not-found`, or `NoView`."""
@@ -138,26 +142,14 @@ class Directory:
         """A call by this answer was not delivered: an old answer must be confirmed by hostd."""
         self._doubted.add(name)
 
-    def pauses(self, error: CallError) -> Iterator[float]:
-        """The waits before each repetition of a call: one at once; where another host may take the agent
-        over (there is a fence in the run folder), on and on, for as long as the call has time."""
-        yield 0.0
-        if error.code == Code.FENCED or (self.run / fence.NAME).exists():
-            pause_s = FIRST_PAUSE_S
-            while True:
-                yield pause_s
-                pause_s = min(2 * pause_s, LAST_PAUSE_S)
+    def repeats(self, name: str) -> Repeats:
+        """When a call to `name` that failed is sent again. Where there is a fence in the run folder, another
+        host may take the agent over."""
+        return Repeats(name, self.budget, self._draw, (self.run / fence.NAME).exists)
 
     def close(self) -> None:
         """Gives the snapshot back."""
         self._view.close()
-
-
-def may_repeat(error: CallError, method: str, target: Target | None) -> bool:
-    """True when the call may be sent once more: it did not run, or running it twice is the same as once."""
-    if error.code in HELD_BACK:
-        return True
-    return error.code == Code.INDETERMINATE and target is not None and method in target.idempotent
 
 
 def open_snapshot(path: Path, host: str | None) -> View:

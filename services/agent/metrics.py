@@ -29,11 +29,17 @@ class CallMetrics:
     """Counts calls by method and outcome. Method names come from the agent's table only (bounded labels)."""
 
     def __init__(
-        self, *, in_flight: Callable[[], int], state_items: Callable[[], int], up: Callable[[], bool]
+        self,
+        *,
+        in_flight: Callable[[], int],
+        waiting: Callable[[], int],
+        state_items: Callable[[], int],
+        up: Callable[[], bool],
     ) -> None:
         self._calls: dict[tuple[str, str], int] = {}
         self._durations: dict[str, _Durations] = {}
         self._in_flight = in_flight
+        self._waiting = waiting
         self._state_items = state_items
         self._up = up
         self._registry = CollectorRegistry(auto_describe=False)
@@ -79,6 +85,7 @@ class CallMetrics:
         for metric, text, value in (
             ("threenines_agent_up", "1 while the agent accepts calls", float(self._up())),
             ("threenines_agent_in_flight", "Calls being handled", self._in_flight()),
+            ("threenines_agent_waiting", "Calls in the line before the agent", self._waiting()),
             ("threenines_agent_resident_bytes", "Resident memory, shared pages included", _resident_bytes()),
             ("threenines_agent_state_items", "Values in the agent's state", self._state_items()),
         ):

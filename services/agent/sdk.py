@@ -72,7 +72,7 @@ def method(*, idempotent: bool = False) -> Callable[[F], F]:
 
 
 class Agent:
-    """Base of every agent. `concurrency` is how many calls may be in flight before `overloaded`."""
+    """Base of every agent. `concurrency` is how many calls are handled at once; more wait in line."""
 
     concurrency: ClassVar[int] = 64
 

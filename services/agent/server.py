@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import msgspec
 
 from services.agent.connection import Deadlines, FrameConnection, Scratch
 from services.agent.errors import AgentError, CallError, Code
+from services.agent.line import PLACES, Line, Patience
 from services.agent.metrics import OTHER, CallMetrics
 from services.agent.sdk import Agent, Method, call_deadline, methods_of
 from services.agent.sockets import UnixListener, listen_unix
@@ -27,9 +29,6 @@ DRAIN_LIMIT_S: Final = 5.0
 FAREWELL_LIMIT_S: Final = 0.5
 MAX_CONNECTIONS: Final = 512
 DEADLINE_LIMIT_MS: Final = 3_600_000
-CROWD: Final = 8
-CROWD_S: Final = 3.0
-"""For so long after it was promoted or resumed an agent has so many times its `concurrency` in flight."""
 ORDERS: Final = frozenset({"_promote", "_standing", "_quiesce", "_resume", "_demote"})
 """What hostd tells an agent about who serves; understood only where ownership is on."""
 
@@ -73,6 +72,17 @@ class _Call:
     answered: bool = False
     due: float = 0.0
     waiting: Waiting | None = None
+    waited_s: float = 0.0
+    """In the line before the agent."""
+
+
+@dataclass(slots=True, eq=False, frozen=True)
+class _Queued:
+    """A call in the line before the agent."""
+
+    call: _Call
+    method: Method
+    request: Request
 
 
 class _ServerConnection(FrameConnection):
@@ -103,8 +113,9 @@ class AgentServer:
         *,
         drain_limit_s: float = DRAIN_LIMIT_S,
         standing: Standing | None = None,
+        patience: Patience | None = None,
     ) -> None:
-        """`standing` None: no other host ever serves this agent."""
+        """`standing` None: no other host ever serves this agent. `patience`: of calls that find it busy."""
         self.agent = agent
         self.standing = standing
         self.path = path
@@ -113,10 +124,12 @@ class AgentServer:
         self.methods = methods_of(type(agent))
         self.metrics = CallMetrics(
             in_flight=lambda: len(self._calls),
+            waiting=lambda: len(self._line) if self._listener is not None else 0,
             state_items=lambda: len(agent.state),
             up=lambda: self.state is ServerState.UP,
         )
         self._drain_limit_s = drain_limit_s
+        self._patience = patience if patience is not None else Patience()
         self._calls: set[_Call] = set()
         self._connections: set[_ServerConnection] = set()
         self._listener: UnixListener | None = None
@@ -153,6 +166,8 @@ class AgentServer:
         """Runs `on_start` and listens; a predecessor's socket is replaced without a gap."""
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop, self._expire)
+        places = PLACES * self.agent.concurrency
+        self._line = Line[_Queued](self._loop, places, self._patience, self._refuse_late)
         await self.agent.on_start()
         self._listener = await listen_unix(self.path, lambda: _ServerConnection(self))
         self.state = ServerState.UP
@@ -164,6 +179,7 @@ class AgentServer:
         self.state = ServerState.DRAINING
         if self._listener is not None:
             self._listener.hide()
+            self._disperse(Code.DRAINING, f"{self.agent.name} is {self.state}")
         for connection in list(self._connections):
             connection.send(goodbye(self.agent.name))
         try:
@@ -182,6 +198,7 @@ class AgentServer:
         if self._listener is not None:
             self._listener.close()
         self._deadlines.close()
+        self._line.close()
         for connection in list(self._connections):
             connection.close()
         self.state = ServerState.STOPPED
@@ -233,18 +250,48 @@ class AgentServer:
             self._answer_failure(call, Code.DRAINING, f"{self.agent.name} is {self.state}")
         elif request.deadline_ms <= 0:
             self._answer_failure(call, Code.DEADLINE, "no time was left when the request arrived")
-        elif len(self._calls) >= self.agent.concurrency and not self._crowd_fits():
-            self._answer_failure(call, Code.OVERLOADED, f"{len(self._calls)} calls are in flight")
         elif self.standing is not None and (refusal := self.standing.refusal()) is not None:
+            # Before anything is said about how busy it is: whoever serves next may not be.
             self._answer_failure(call, *refusal)
-        else:
+        elif len(self._calls) < self.agent.concurrency:
             self._begin(call, method, request)
+        else:
+            self._line_up(_Queued(call, method, request))
 
-    def _crowd_fits(self) -> bool:
-        """Calls that were held back while nobody served come at once: a new owner takes more for a while."""
-        if self.standing is None or self._loop.time() - self.standing.served_since > CROWD_S:
-            return False
-        return len(self._calls) < CROWD * self.agent.concurrency
+    def _line_up(self, queued: _Queued) -> None:
+        size = len(memoryview(queued.request.body))
+        left_s = min(queued.request.deadline_ms, DEADLINE_LIMIT_MS) / 1000
+        served_since = -math.inf if self.standing is None else self.standing.served_since
+        if not self._line.join(queued, size, served_since=served_since, left_s=left_s):
+            message = f"{len(self._calls)} calls are in flight, {len(self._line)} wait"
+            self._answer_failure(queued.call, Code.OVERLOADED, message)
+
+    def _refuse_late(self, queued: _Queued) -> None:
+        waited_s = self._loop.time() - queued.call.began
+        message = f"{len(self._calls)} calls are in flight, this one waited for {waited_s:.3f} s"
+        self._answer_failure(queued.call, Code.OVERLOADED, message)
+
+    def _let_in(self) -> None:
+        """Whoever waits gets the places that are free."""
+        while len(self._calls) < self.agent.concurrency and (queued := self._line.pop()) is not None:
+            call = queued.call
+            call.waited_s = self._loop.time() - call.began
+            if self.standing is not None and (refusal := self.standing.refusal()) is not None:
+                self._answer_failure(call, *refusal)
+            elif call.waited_s * 1000 >= queued.request.deadline_ms:
+                self._refuse_late(queued)  # the loop was late: nothing is begun for who listens no more
+            else:
+                self._begin(call, queued.method, queued.request)
+
+    def _disperse(self, code: Code, message: str) -> None:
+        """Nobody who waits is served here any more; nothing was done for any of them."""
+        for queued in self._line.all():
+            self._answer_failure(queued.call, code, message)
+
+    async def _come_to_rest(self) -> None:
+        if self.standing is not None and (refusal := self.standing.refusal()) is not None:
+            self._disperse(*refusal)
+        await self._idle.wait()
 
     async def _obey(self, standing: Standing, call: _Call, request: Request) -> None:
         """An order of hostd about who serves."""
@@ -256,11 +303,12 @@ class AgentServer:
                 case "_promote":
                     answer = await standing.promote(unpack_as(request.body, Promote).epoch)
                 case "_quiesce":
-                    answer = await standing.quiesce(self._idle.wait)
+                    answer = await standing.quiesce(self._come_to_rest)
                 case "_resume":
                     answer = standing.resume()
                 case "_demote":
                     answer = standing.demote()
+                    self._disperse(Code.FENCED, f"{self.agent.name} is not primary here")
                 case _:
                     answer = standing.answer()
             self._answer(call, answer)
@@ -312,6 +360,7 @@ class AgentServer:
     def _ended(self, call: _Call) -> None:
         self._deadlines.discard(call)
         self._calls.discard(call)
+        self._let_in()
         if not self._calls:
             self._idle.set()
 
@@ -324,7 +373,9 @@ class AgentServer:
     def _expire(self, call: _Call) -> None:
         if not call.answered:
             elsewhere = call.waiting is not None and call.waiting.count > 0
-            self._wellness.late(self._loop.time(), call.due, call.due - call.began, elsewhere=elsewhere)
+            waited_s = call.waited_s
+            given_s = call.due - call.began - waited_s
+            self._wellness.late(self._loop.time(), call.due, given_s, waited_s=waited_s, elsewhere=elsewhere)
         self._answer_failure(call, Code.DEADLINE, f"{call.method} did not end in time")
         self._cancel(call)
 

@@ -1,8 +1,9 @@
 """Whether an agent that answers pings also does its work: no unbroken row of calls that it made go wrong.
 
 Only what a restart may cure counts: a handler that raised, or one that did not end in time while the event
-loop itself was on time. A call that was refused, that waited for another agent or for the store, or whose
-caller asked for nonsense says nothing about this process. One good answer ends the row.
+loop itself was on time. A call that was refused, that spent its time in line, that waited for another agent
+or for the store, or whose caller asked for nonsense says nothing about this process. One good answer ends the
+row.
 """
 
 from __future__ import annotations
@@ -69,9 +70,17 @@ class Wellness:
         self._row += 1
         self._last_s = now_s
 
-    def late(self, now_s: float, due_s: float, given_s: float, *, elsewhere: bool) -> None:
-        """A call did not end in time. `elsewhere`: it was waiting for what this process has no hand in."""
-        if not elsewhere and given_s >= LEAST_TIME_S and now_s - due_s < LATE_LOOP_S:
+    def late(
+        self, now_s: float, due_s: float, given_s: float, *, waited_s: float = 0.0, elsewhere: bool
+    ) -> None:
+        """A call did not end in time. `elsewhere`: it was waiting for what this process has no hand in.
+
+        `given_s` is the time that its handler had, `waited_s` what it had spent in line before: a call that
+        waited for longer than it was handled speaks of the crowd, not of this process.
+        """
+        if elsewhere or given_s < max(LEAST_TIME_S, waited_s):
+            return
+        if now_s - due_s < LATE_LOOP_S:
             self.bad(now_s)
 
     def failing(self, now_s: float) -> bool:

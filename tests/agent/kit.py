@@ -12,6 +12,7 @@ import msgspec
 
 from infra.topology import AgentSpec
 from services.agent.errors import AgentError
+from services.agent.line import Patience
 from services.agent.sdk import Agent, method
 from services.agent.server import AgentServer
 from services.registry.model import (
@@ -178,10 +179,12 @@ async def serving(
     cls: type[Agent] = Worker,
     incarnation: int = 1,
     drain_limit_s: float = 5.0,
+    patience: Patience | None = None,
 ) -> AsyncIterator[AgentServer]:
     """An agent's server in this loop."""
     agent = cls(spec(name), incarnation=incarnation)
-    server = AgentServer(agent, run / "agents" / f"{name}.sock", drain_limit_s=drain_limit_s)
+    path = run / "agents" / f"{name}.sock"
+    server = AgentServer(agent, path, drain_limit_s=drain_limit_s, patience=patience)
     await server.start()
     try:
         yield server

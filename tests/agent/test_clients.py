@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import pytest
 
+from services.agent import repeats
 from services.agent.blocking import BlockingClient
 from services.agent.client import Client
 from services.agent.errors import CallError, Code
@@ -138,7 +139,9 @@ REPEATS = [
     ("add", ["garbage", "answer"], Code.INDETERMINATE, 1),
     ("add", ["drain", "answer"], "answer 2", 2),  # it did not run
     ("add", ["unavailable", "answer"], "answer 2", 2),
-    ("work", ["overloaded", "answer"], Code.OVERLOADED, 1),
+    ("work", ["overloaded", "answer"], "answer 2", 2),  # nothing was done
+    ("add", ["overloaded", "unavailable", "answer"], "answer 3", 3),
+    ("work", ["overloaded"] * 20, Code.OVERLOADED, 5),  # for good: it is told soon
     ("work", ["handler-error", "answer"], Code.HANDLER_ERROR, 1),
     ("work", ["deadline", "answer"], Code.DEADLINE, 1),
     ("work", ["silent", "answer"], Code.DEADLINE, 1),
@@ -164,7 +167,9 @@ async def test_what_is_repeated(
 HELD_BACK = [
     (["unavailable", "draining", "unavailable", "answer"], "answer 4", 4),
     (["draining", "overloaded", "overloaded", "answer"], "answer 4", 4),  # it came back with all the others
-    (["overloaded", "answer"], Code.OVERLOADED, 1),  # nobody held it back
+    (["draining", *["overloaded"] * 6, "answer"], "answer 8", 8),
+    (["overloaded", "draining", "answer"], "answer 3", 3),
+    (["overloaded"] * 20, Code.OVERLOADED, 5),  # nobody held it back
     (["draining", "handler-error", "answer"], Code.HANDLER_ERROR, 2),
 ]
 
@@ -182,6 +187,31 @@ async def test_what_is_held_back_where_agents_move(
         else:
             assert await host.call("worker", "add") == expected
         assert len(server.seen) == asked
+
+
+async def test_a_refused_call_waits_no_longer_than_it_has_time(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "FIRST_BACK_OFF_S", 1e9)
+    monkeypatch.setattr(repeats, "LAST_BACK_OFF_S", 1e9)
+    (host.run / "fence").touch()
+    for steps in (["overloaded"], ["draining", "overloaded"]):
+        with script(host, *steps, "answer") as server:
+            with pytest.raises(CallError) as caught:
+                await host.call("worker", "add")
+            assert (caught.value.code, len(server.seen)) == (Code.OVERLOADED, len(steps))
+
+
+async def test_callers_of_an_overloaded_agent_ask_again_for_a_share_of_their_calls(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "FIRST_BACK_OFF_S", 1e-3)
+    with script(host, *["overloaded"] * 100) as server:
+        for _ in range(8):
+            with pytest.raises(CallError) as caught:
+                await host.call("worker", "add")
+            assert caught.value.code == Code.OVERLOADED
+        assert len(server.seen) == 8 + repeats.ALLOWED
 
 
 async def test_after_a_deadline_the_next_answer_is_the_right_one(host: Host) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,16 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.topology import AgentSpec
-from services.agent.channel import open_unix
+from services.agent.channel import Channel, open_unix
+from services.agent.client import Client
 from services.agent.connection import Scratch
 from services.agent.errors import CallError, Code
 from services.agent.fence import Allowance, FenceError, FenceReader, FenceWriter, boottime_ns
+from services.agent.line import PLACES, Patience
 from services.agent.sdk import Agent, method
-from services.agent.server import CROWD, CROWD_S, AgentServer
+from services.agent.server import AgentServer
 from services.agent.standing import Promote, Standing, StandingAnswer
 from services.agent.store import CHANGED, StateContent, StateRead, StateWrite, StoreState
 from services.agent.wire import pack, unpack_as
-from tests.agent.kit import run_folder
+from tests.agent.kit import FakeView, instance, run_folder, until
 
 SOON = 60_000_000_000
 
@@ -282,15 +285,16 @@ class Ledger(Agent):
 class Stage:
     """An agent's server with a fence of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: Path | None = None, patience: Patience | None = None) -> None:
         self.fence = FenceWriter(folder / "fence")
         spec = AgentSpec(name="a", home="h", standby="g", category="t", handler="x:Y")
-        backing = FakeBacking()
+        self.backing = FakeBacking()
         reader = FenceReader(folder / "fence")
-        self.standing = Standing(spec, 1, reader, backing)  # type: ignore[arg-type]
+        self.standing = Standing(spec, 1, reader, self.backing)  # type: ignore[arg-type]
         self.agent = Ledger(spec)
         self.agent.state = self.standing.state
-        self.server = AgentServer(self.agent, folder / "a.sock", standing=self.standing)
+        path = path or folder / "a.sock"
+        self.server = AgentServer(self.agent, path, standing=self.standing, patience=patience)
         self.folder = folder
 
 
@@ -302,40 +306,103 @@ async def code_of(call: Callable[[], object]) -> str:
     return "ok"
 
 
-async def test_a_new_owner_takes_the_crowd_that_was_held_back() -> None:
-    """All at once more calls come than it takes at other times."""
+@asynccontextmanager
+async def on_stage(patience: Patience | None = None) -> AsyncIterator[tuple[Stage, Channel]]:
+    """An agent that serves, and a channel to it; its callers are on a host whose agents may move."""
     with run_folder() as folder:
-        stage = Stage(folder)
+        (folder / "agents").mkdir()
+        stage = Stage(folder, folder / "agents" / "a.sock", patience)
         stage.fence.publish(allow(serving={"h": 4}))
         await stage.server.start()
-        channel = await open_unix(folder / "a.sock", Scratch(), timeout_s=5)
-
-        async def answers(count: int) -> dict[str, int]:
-            held = [
-                asyncio.create_task(code_of(lambda: channel.request("a", "late", pack(None), timeout_s=5)))
-                for _ in range(count)
-            ]
-            await stage.agent.begun.wait()
-            await channel.request(
-                "a", "_ping", pack(None), timeout_s=5
-            )  # all before it have been admitted or not
-            stage.agent.go.set()
-            codes = await asyncio.gather(*held)
-            stage.agent.go.clear()
-            stage.agent.begun.clear()
-            return {code: codes.count(code) for code in codes}
-
-        usual = stage.agent.concurrency
+        channel = await open_unix(stage.server.path, Scratch(), timeout_s=5)
         await channel.request("a", "_promote", pack(Promote(4)), timeout_s=5)
-        assert await answers(CROWD * usual) == {"ok": CROWD * usual}
-        assert await answers(CROWD * usual + 3) == {"ok": CROWD * usual, "overloaded": 3}
-        stage.standing.served_since -= CROWD_S + 1
-        assert await answers(usual + 3) == {"ok": usual, "overloaded": 3}
-        await channel.request("a", "_quiesce", pack(None), timeout_s=5)
-        await channel.request("a", "_resume", pack(None), timeout_s=5)
-        assert await answers(usual + 3) == {"ok": usual + 3}
+        yield stage, channel
+        stage.agent.go.set()
         channel.close()
         await stage.server.stop()
+
+
+async def test_after_a_switch_over_nobody_is_refused_neither_held_back_nor_new() -> None:
+    """More come than find a place at once; those who were not held back meet them."""
+    view = FakeView()
+    view.put(instance("a", host="h"))
+    async with (
+        on_stage(Patience(burst_s=600.0)) as (stage, channel),
+        Client(stage.folder, "h", open_view=view) as old,
+        Client(stage.folder, "h", open_view=view) as new,
+    ):
+        server, usual = stage.server, stage.agent.concurrency
+        await channel.request("a", "_quiesce", pack(None), timeout_s=5)
+        held = [
+            asyncio.create_task(code_of(lambda: old.call("a", "late", timeout_s=600.0)))
+            for _ in range(3 * usual)
+        ]
+        await until(lambda: server.metrics.calls("late", Code.DRAINING) >= 3 * usual)
+        await channel.request("a", "_resume", pack(None), timeout_s=5)
+        await until(lambda: len(server._calls) + len(server._line) == 3 * usual)
+        stage.standing.served_since -= 600.0  # and they are not done for long
+        come = [
+            asyncio.create_task(code_of(lambda: new.call("a", "late", timeout_s=600.0))) for _ in range(usual)
+        ]
+        await until(lambda: len(server._calls) + len(server._line) == 4 * usual)
+        assert len(server._calls) == usual, "no more at once than at other times"
+        stage.agent.go.set()
+        assert set(await asyncio.gather(*held, *come)) == {"ok"}
+        assert server.metrics.calls("late", Code.OVERLOADED) == 0
+
+
+async def test_more_than_the_line_takes_come_again() -> None:
+    view = FakeView()
+    view.put(instance("a", host="h"))
+    async with on_stage() as (stage, channel), Client(stage.folder, "h", open_view=view) as client:
+        everybody = (PLACES + 2) * stage.agent.concurrency
+        await channel.request("a", "_quiesce", pack(None), timeout_s=5)
+        held = [
+            asyncio.create_task(code_of(lambda: client.call("a", "late", timeout_s=600.0)))
+            for _ in range(everybody)
+        ]
+        await until(lambda: stage.server.metrics.calls("late", Code.DRAINING) >= everybody)
+        await channel.request("a", "_resume", pack(None), timeout_s=5)
+        await until(lambda: stage.server.metrics.calls("late", Code.OVERLOADED) >= stage.agent.concurrency)
+        stage.agent.go.set()
+        assert set(await asyncio.gather(*held)) == {"ok"}
+
+
+@pytest.mark.parametrize(("order", "code"), [("_quiesce", "draining"), ("_demote", "fenced")])
+async def test_who_is_handed_over_holds_back_instead_of_being_overloaded(order: str, code: str) -> None:
+    """With every place taken, and a line: what comes, and what waits, is for who serves next."""
+    async with on_stage(Patience(burst_s=600.0)) as (stage, channel):
+        server, usual = stage.server, stage.agent.concurrency
+
+        def late() -> asyncio.Task[str]:
+            return asyncio.create_task(
+                code_of(lambda: channel.request("a", "late", pack(None), timeout_s=600.0))
+            )
+
+        running = [late() for _ in range(usual)]
+        await until(lambda: len(server._calls) == usual)
+        waiting = [late() for _ in range(7)]
+        await until(lambda: len(server._line) == 7)
+        told = asyncio.create_task(channel.request("a", order, pack(None), timeout_s=600.0))
+        assert await asyncio.gather(*waiting) == [code] * 7
+        assert await late() == code
+        assert len(server._calls) == usual
+        stage.agent.go.set()
+        await told
+        assert set(await asyncio.gather(*running)) == {"ok" if order == "_quiesce" else "fenced"}
+
+
+async def test_who_loses_the_right_to_act_while_some_wait_begins_none_of_them() -> None:
+    async with on_stage(Patience(burst_s=600.0)) as (stage, channel):
+        calls = [
+            asyncio.create_task(code_of(lambda: channel.request("a", "late", pack(None), timeout_s=600.0)))
+            for _ in range(stage.agent.concurrency + 7)
+        ]
+        await until(lambda: len(stage.server._line) == 7)
+        stage.fence.publish(Allowance())
+        stage.agent.go.set()
+        assert set(await asyncio.gather(*calls)) == {"fenced"}
+        assert stage.backing.items == {}
 
 
 async def test_a_server_serves_at_the_epoch_it_was_promoted_to_and_no_longer() -> None:

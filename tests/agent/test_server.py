@@ -15,6 +15,7 @@ import pytest
 from services.agent.channel import Channel, open_unix
 from services.agent.connection import FrameConnection, Scratch
 from services.agent.errors import CallError, Code
+from services.agent.line import PLACES, Line, Patience
 from services.agent.sdk import Agent, AgentDefinitionError, load_agent, method, methods_of
 from services.agent.server import AgentServer, ServerState
 from services.agent.wire import MAX_FRAME_BYTES, Failure, Message, Reply, Request, encode, pack, unpack
@@ -26,6 +27,21 @@ async def server() -> AsyncIterator[AgentServer]:
     with run_folder() as run:
         async with serving(run) as server:
             yield server
+
+
+@pytest.fixture
+async def impatient(server: AgentServer) -> AgentServer:
+    """Takes whoever finds it busy for one too many, and very soon."""
+    server._line = Line(server._loop, 4, Patience(burst_s=0.0, standing_s=0.01), server._refuse_late)
+    return server
+
+
+@pytest.fixture
+async def patient(server: AgentServer) -> AgentServer:
+    """Refuses only whom its line has no room for."""
+    places = PLACES * server.agent.concurrency
+    server._line = Line(server._loop, places, Patience(burst_s=60.0), server._refuse_late)
+    return server
 
 
 @pytest.fixture
@@ -127,8 +143,9 @@ async def test_no_time_left_runs_nothing(server: AgentServer, channel: Channel) 
 
 
 async def test_a_handler_that_will_not_be_cancelled_keeps_its_place(
-    server: AgentServer, channel: Channel
+    impatient: AgentServer, channel: Channel
 ) -> None:
+    server = impatient
     for _ in range(worker(server).concurrency):
         with pytest.raises(CallError) as caught:
             await ask(channel, "stubborn", timeout_s=0.02)
@@ -140,16 +157,72 @@ async def test_a_handler_that_will_not_be_cancelled_keeps_its_place(
     assert await ask(channel, "_ping") == {"incarnation": 1, "state": "up"}
 
 
-async def test_concurrency_is_bounded(server: AgentServer, channel: Channel) -> None:
-    blocked = [asyncio.create_task(ask(channel, "block")) for _ in range(4)]
+async def test_concurrency_is_bounded_and_who_is_overloaded_says_so(
+    impatient: AgentServer, channel: Channel
+) -> None:
+    server = impatient
+    blocked = [asyncio.create_task(ask(channel, "block", timeout_s=60)) for _ in range(4)]
     await worker(server).entered.wait()
     await asyncio.sleep(0)
     with pytest.raises(CallError) as caught:
-        await ask(channel, "work", {"numbers": [1]})
+        await ask(channel, "add", 1, timeout_s=60)
     assert (caught.value.code, caught.value.definite) == (Code.OVERLOADED, True)
     worker(server).release.set()
     assert await asyncio.gather(*blocked) == ["released"] * 4
-    assert await ask(channel, "work", {"numbers": [1]}) == 1
+    assert await ask(channel, "add", 10) == 10
+    assert await ask(channel, "_ping") == {"incarnation": 1, "state": "up"}
+
+
+async def test_a_burst_waits_in_line_for_its_turn(patient: AgentServer, channel: Channel) -> None:
+    server = patient
+    places = PLACES * worker(server).concurrency
+    blocked = [asyncio.create_task(ask(channel, "block", timeout_s=60)) for _ in range(4)]
+    await worker(server).entered.wait()
+    waiting = [asyncio.create_task(ask(channel, "add", 1, timeout_s=60)) for _ in range(places)]
+    await until(lambda: len(server._line) == places)
+    assert f"threenines_agent_waiting {places:.1f}" in str(await ask(channel, "_metrics"))
+    with pytest.raises(CallError) as caught:  # at once: there is no room
+        await ask(channel, "add", 1, timeout_s=60)
+    assert caught.value.code == Code.OVERLOADED
+    assert worker(server).total == 0
+    worker(server).release.set()
+    assert await asyncio.gather(*blocked) == ["released"] * 4
+    assert await asyncio.gather(*waiting) == list(range(1, places + 1)), "each once, in order"
+    assert server.metrics.calls("add", Code.OVERLOADED) == 1
+
+
+async def test_a_call_in_line_is_refused_before_its_time_is_up_and_never_begun() -> None:
+    """Its caller hears that nothing was done, while it listens."""
+    with run_folder() as run:
+        (run / "agents").mkdir()
+        async with serving(run, patience=Patience(burst_s=60, share=0.002)) as server:
+            channel = await open_unix(server.path, Scratch(), timeout_s=5)
+            blocked = [asyncio.create_task(ask(channel, "block", timeout_s=60)) for _ in range(4)]
+            await worker(server).entered.wait()
+            with pytest.raises(CallError) as caught:
+                await ask(channel, "add", 1, timeout_s=60)
+            assert (caught.value.code, caught.value.definite) == (Code.OVERLOADED, True)
+            worker(server).release.set()
+            await asyncio.gather(*blocked)
+            assert worker(server).total == 0
+            channel.close()
+
+
+async def test_who_stops_sends_those_in_line_away(patient: AgentServer, channel: Channel) -> None:
+    server = patient
+    blocked = [asyncio.create_task(ask(channel, "block", timeout_s=60)) for _ in range(4)]
+    await worker(server).entered.wait()
+    waiting = [asyncio.create_task(ask(channel, "add", 1, timeout_s=60)) for _ in range(3)]
+    await until(lambda: len(server._line) == 3)
+    stopping = asyncio.create_task(server.stop())
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [answer.code for answer in answers if isinstance(answer, CallError)] == [Code.DRAINING] * 3
+    assert not any(call.done() for call in blocked)
+    worker(server).release.set()
+    assert await asyncio.gather(*blocked) == ["released"] * 4
+    channel.close()
+    await stopping
+    assert worker(server).total == 0
 
 
 async def test_answers_come_in_any_order(server: AgentServer, channel: Channel) -> None:

@@ -26,10 +26,19 @@ def bad(times: int, at_s: float = 1.0) -> Story:
     return lambda one: [one.bad(at_s) for _ in range(times)] and None
 
 
-def late(times: int, *, behind_s: float = 0.0, given_s: float = 1.0, elsewhere: bool = False) -> Story:
-    return lambda one: (
-        [one.late(1.0 + behind_s, 1.0, given_s, elsewhere=elsewhere) for _ in range(times)] and None
-    )
+def late(
+    times: int,
+    *,
+    behind_s: float = 0.0,
+    given_s: float = 1.0,
+    waited_s: float = 0.0,
+    elsewhere: bool = False,
+) -> Story:
+    def happens(one: Wellness) -> None:
+        for _ in range(times):
+            one.late(1.0 + behind_s, 1.0, given_s, waited_s=waited_s, elsewhere=elsewhere)
+
+    return happens
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,8 @@ def late(times: int, *, behind_s: float = 0.0, given_s: float = 1.0, elsewhere: 
         ([late(ROW, elsewhere=True)], 1.0, False),
         ([late(ROW, behind_s=LATE_LOOP_S)], 1.0, False),
         ([late(ROW, given_s=LEAST_TIME_S / 2)], 1.0, False),
+        ([late(ROW, waited_s=1.0)], 1.0, True),
+        ([late(ROW, waited_s=1.1)], 1.0, False),  # a crowd
         ([late(ROW - 1), bad(1)], 1.0, True),
     ],
 )

@@ -21,6 +21,7 @@ from services.agent.channel import Channel, open_unix
 from services.agent.client import Client
 from services.agent.connection import Scratch
 from services.agent.errors import CallError, Code
+from services.agent.line import PLACES, Patience
 from services.agent.wire import Request, encode, pack, unpack
 from services.gateway.config import GatewayConfig, HostEntry, Peer, Ports
 from services.gateway.server import Gateway, ListenError
@@ -198,6 +199,24 @@ async def test_many_calls_share_the_link_in_any_order(pair: Pair) -> None:
         assert await slow == "released"
         assert len(server._connections) == 1
         assert len(pair.pc2.gateway._callers) == 2  # the local channel of this test, and one link
+
+
+async def test_a_burst_from_the_other_host_waits_and_what_finds_no_room_is_asked_again(pair: Pair) -> None:
+    everywhere(pair, instance(host="pc2"))
+    async with (
+        serving(pair.pc2.run, patience=Patience(burst_s=600.0)) as server,
+        Client(pair.mainpc.run, "mainpc", open_view=pair.mainpc.view) as client,
+    ):
+        agent = server.agent
+        assert isinstance(agent, Worker)
+        full = (1 + PLACES) * agent.concurrency
+        crowd = [asyncio.create_task(client.call("worker", "block", timeout_s=600.0)) for _ in range(full)]
+        await until(lambda: len(server._calls) + len(server._line) == full)
+        one_more = asyncio.create_task(client.call("worker", "work", {"numbers": [1]}, timeout_s=600.0))
+        await until(lambda: pair.mainpc.calls("pc2", "out", "overloaded") == 1)
+        agent.release.set()
+        assert await asyncio.gather(*crowd) == ["released"] * full
+        assert await one_more == 1
 
 
 async def test_a_local_agent_is_reached_too(pair: Pair) -> None:
