@@ -50,8 +50,9 @@ from verification.night_trials import begun
 from verification.plan import PlanError, RunPlan, read_plan
 from verification.progress import Progress
 from verification.run_folder import RunFolder, fleet_sha256
-from verification.runner import STOPPING, Interrupted, Request, plan_run, signals_ignored, stopped_by_signals
+from verification.runner import Interrupted, Request, plan_run
 from verification.scenario_run import Wish, run_on
+from verification.stopping import STOPPING, signals_ignored, stopped_by_signals
 
 PROFILES = ("nightly",)
 DEFAULT_BUDGET_S = 90 * 60.0

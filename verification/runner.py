@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +30,10 @@ from verification.judge import judge_run
 from verification.plan import Load, PlanError, RunPlan, make_plan
 from verification.progress import Progress
 from verification.run_folder import RunFolder, now
+from verification.stopping import STOPPING, signals_ignored, stopped_by_signals
 
 HOST_TIMEOUT_S = 15.0
 """How long a trial on a host waits for what it waits for."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -181,29 +180,3 @@ def fault_timeout_s(plan: RunPlan) -> float:
         entry.plans[plan.profile].timeout_s for entry in plan.catalogue.criteria if plan.plans(entry.id)
     ]
     return max((limit for limit in limits if limit is not None), default=10.0)
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop a run as Ctrl-C does, outside of the event loop as well."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in STOPPING if number != signal.SIGINT}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def signals_ignored() -> Iterator[None]:
-    """A second Ctrl-C does not interrupt the clearing up."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

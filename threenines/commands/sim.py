@@ -64,12 +64,13 @@ def sim(
     One seed is one history. The seed and the parameters come first; a failure prints what replays it.
 
     Status 0: no promise was broken. 1: one was. 2: some kind of fault, or some row of the tables, never
-    occurred in a whole profile.
+    occurred in a whole profile. 130: stopped by Ctrl-C or SIGTERM.
     """
     from threenines.errors import UserError
     from verification.simulation.history import WEEK_S, Parameters
     from verification.simulation.mutants import BY_NAME
     from verification.simulation.runner import CI_SEEDS, NIGHTLY_SEEDS
+    from verification.stopping import stopped_by_signals
 
     name = mutant or "faithful"
     if name not in BY_NAME:
@@ -81,14 +82,15 @@ def sim(
     if profile is not None:
         seeds = seeds or (NIGHTLY_SEEDS if profile is Profile.NIGHTLY else CI_SEEDS)
         processes = processes or 2
-    if mutants:
-        return _mutants(first, seeds or 200, processes or 1, json)
-    if seed is not None and seeds is None:
-        return _replay(Parameters(seed, seconds), name, shrink, keep, json)
     if profile is Profile.NIGHTLY and journal is None:
         journal = Path(".threenines") / "simulation-nightly.jsonl"
     wanted = range(first, first + (seeds or 1))
-    total = _many(wanted, seconds, processes or 1, name, journal, shrink, keep, coverage, json)
+    with stopped_by_signals():
+        if mutants:
+            return _mutants(first, seeds or 200, processes or 1, json)
+        if seed is not None and seeds is None:
+            return _replay(Parameters(seed, seconds), name, shrink, keep, json)
+        total = _many(wanted, seconds, processes or 1, name, journal, shrink, keep, coverage, json)
     if total.findings:
         return 1
     owing = total.coverage.owing

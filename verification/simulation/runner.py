@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing.pool import Pool
 
 from verification.simulation.benign import BENIGN
 from verification.simulation.coverage import Coverage, coverage
@@ -149,8 +152,30 @@ def _batches(
     if processes <= 1:
         yield from map(one, groups)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with _workers(processes) as pool:
         yield from pool.imap_unordered(one, groups)
+
+
+@contextmanager
+def _workers(processes: int) -> Iterator[Pool]:
+    """Processes that are gone when this ends. What stops a run is this process's business, not theirs: they
+    never hear Ctrl-C, and soon nothing that is sent to the whole group."""
+    stopping = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # who is started meanwhile keeps them blocked
+    try:
+        pool = multiprocessing.get_context("spawn").Pool(processes, initializer=_stand_apart)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def _stand_apart() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    os.setpgid(0, 0)
 
 
 def _batch(seconds: int, faults: int, variant: str, seeds: Sequence[int]) -> Batch:
@@ -213,5 +238,5 @@ def _hunt_each(variants: Sequence[type[Variant]], first: int, seeds: int, proces
     if processes <= 1:
         yield from map(one, names)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with _workers(processes) as pool:
         yield from pool.imap(one, names)
