@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -17,6 +17,7 @@ from loadtests.record import Kind, Record, encode_line
 from verification.errors import HarnessError
 
 T = TypeVar("T")
+Facts = TypeVarTuple("Facts")
 
 __all__ = ["Completed", "History", "HistoryError", "Journal", "Kind", "Note", "Operation", "Record"]
 
@@ -94,7 +95,8 @@ class History:
     operations: tuple[Operation, ...]
     notes: tuple[Note, ...] = ()
     sources: tuple[str, ...] = ()
-    _by_f: dict[str, list[Operation]] = field(default_factory=dict, repr=False, compare=False)
+    _by_f: dict[str, list[Operation]] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _found: dict[Any, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def of(self, *names: str) -> Iterator[Operation]:
         """Operations whose `f` is one of `names`."""
@@ -103,6 +105,17 @@ class History:
                 self._by_f.setdefault(operation.f, []).append(operation)
         for name in names:
             yield from self._by_f.get(name, ())
+
+    def once(self, find: Callable[[History, *Facts], T], *facts: *Facts) -> T:
+        """What `find` finds here by these facts (which can be hashed): found once, however many ask for it.
+
+        For what several criteria have in common; nobody may change what they get.
+        """
+        key = (find, facts)
+        if key not in self._found:
+            self._found[key] = find(self, *facts)
+        found: T = self._found[key]
+        return found
 
     @classmethod
     def of_records(cls, records: Iterable[Record], source: str = "memory") -> History:
@@ -114,8 +127,8 @@ class History:
     def read(cls, run_folder: Path, leave_out: str | None = None) -> History:
         """All of `history/*.jsonl` of a run, except for files whose names match the pattern `leave_out`.
 
-        Raises HistoryError when corrupt; a cut last line is a note. A million records take some 300 MB: what
-        many records say alike (names, hosts, empty values) is kept once.
+        Raises HistoryError when corrupt; a cut last line is a note. A million records take some 250 MB: what
+        many records say alike (names, hosts, values of a kind) is kept once.
         """
         operations: list[Operation] = []
         notes: list[Note] = []
@@ -152,7 +165,7 @@ def _no_collection() -> Iterator[None]:
 def _decode(file: Iterable[bytes], source: str, notes: list[Note]) -> Iterator[tuple[int, Record]]:
     """The records of a file with their line numbers; a cut last line goes to `notes`."""
     once: dict[str | None, str | None] = {}
-    values: dict[bytes, msgspec.Raw] = {}
+    values: dict[str, dict[bytes, msgspec.Raw]] = {}
     for number, line in enumerate(file, 1):
         if not line.endswith(b"\n"):
             notes.append(Note(source, f"the last line is cut short ({len(line)} bytes) and was left out"))
@@ -173,7 +186,7 @@ def _decode(file: Iterable[bytes], source: str, notes: list[Note]) -> Iterator[t
                 type=record.type,
                 f=once.setdefault(record.f, record.f) or "",
                 key=once.setdefault(record.key, record.key),
-                value=_NULL if value == b"null" else values.get(value) or _kept(values, value),
+                value=_NULL if value == b"null" else _kept(values.setdefault(record.f, {}), value),
                 time_ns=record.time_ns,
                 clock=once.setdefault(record.clock, record.clock) or "",
                 host=once.setdefault(record.host, record.host),
@@ -186,10 +199,12 @@ MANY = 4096
 
 
 def _kept(values: dict[bytes, msgspec.Raw], value: bytes) -> msgspec.Raw:
-    """A value of its own, remembered for the next record that says the same, as long as they are few."""
-    raw = msgspec.Raw(value)
-    if len(values) < MANY:
-        values[value] = raw
+    """One object for all records of a kind that say the same, as long as what they say is not too much."""
+    raw = values.get(value)
+    if raw is None:
+        raw = msgspec.Raw(value)
+        if len(values) < MANY:
+            values[value] = raw
     return raw
 
 

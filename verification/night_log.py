@@ -142,7 +142,6 @@ def counted(history: History) -> History:
             Operation(operation.invoke, None) if operation.f == "trial" and cut(operation) else operation
             for operation in history.operations
         ),
-        _by_f={},
     )
 
 

@@ -203,7 +203,7 @@ class _Load:
             self.outcome.take_record(operation.invoke)
             if operation.completion is not None:
                 self.outcome.take_record(operation.completion)
-        self._seconds = tuple(load_checker.seconds(history))
+        self._seconds = load_checker.seconds(history)
         least_share = scenario.load.least_share if scenario.load else 0.0
         self.shortfall = self.outcome.shortfall(least_share) if scenario.load else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.record import Kind
-from tests.verification.stories import Fault, pair, plan
+from tests.verification.stories import HOSTS, Fault, pair, plan
 from verification.checkers import failover
 from verification.history import History
 
@@ -128,3 +130,37 @@ def test_the_daemons_word_about_the_old_incarnation_does_not_count():
         "event-mainpc", "event", None, 100_010.0, 100_011.0, ended=[stale], host="mainpc"
     )
     assert only(records).validated_ms is None
+
+
+def test_calls_that_overlap_are_told_as_by_definition():
+    """Slow calls end after quick ones that began later; each figure is held against its definition."""
+    chance, begin_ms, seen = random.Random(7), 100_000.0, Counter()
+    for _ in range(200):
+        records = Fault(served_ms=(None, None)).records()
+        begun: dict[str, list[tuple[float, float, Kind]]] = {host: [] for host in HOSTS}
+        for host, calls in begun.items():
+            for number in range(chance.randrange(0, 40)):
+                begin = begin_ms + chance.uniform(-50, 300)
+                end = begin + chance.choice((0.5, 1.0, 80.0))
+                kind = chance.choice((Kind.OK, Kind.OK, Kind.OK, Kind.FAIL))
+                calls.append((begin, end, kind))
+                records += pair(f"{host}-{number}", "call", "agent-0", begin, end, kind=kind, host=host)
+        found = only(records)
+        ready = all(_ready(calls, begin_ms) for calls in begun.values())
+        seen[ready] += 1
+        assert (found.void is None) == ready
+        if ready:
+            served = {host: _served(calls, begin_ms + 1.0) for host, calls in begun.items()}
+            told = {host: at and begin_ms + at for host, at in found.served_by_host}
+            assert told == pytest.approx(served, abs=1e-3)
+    assert min(seen[True], seen[False]) > 10
+
+
+def _ready(calls: list[tuple[float, float, Kind]], begin_ms: float) -> bool:
+    """The last three before the fault were good; those of `Fault` itself were."""
+    before = sorted((end, kind) for _, end, kind in calls if end < begin_ms)
+    return all(kind is Kind.OK for _, kind in before[-failover.GOOD_CALLS :])
+
+
+def _served(calls: list[tuple[float, float, Kind]], gone_ms: float) -> float | None:
+    return min((end for begin, end, kind in calls if begin >= gone_ms and kind is Kind.OK), default=None)

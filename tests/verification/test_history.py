@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +117,27 @@ def test_any_prefix_of_a_history_can_be_read(tmp_path_factory, data):
     history = History.read(folder)
     assert len(history.operations) == (whole[:cut].count(b"\n") + 1) // 2
     assert bool(history.notes) == (not whole[:cut].endswith(b"\n") and cut > 0)
+
+
+def test_what_several_ask_for_is_found_once_for_the_same_facts():
+    asked = []
+
+    def count(history: History, f: str) -> int:
+        asked.append(f)
+        return sum(1 for _ in history.of(f))
+
+    history = History.of_records([*pair("a", "call", "x", 0, 1), *pair("b", "read", "x", 0, 1)])
+    assert [history.once(count, f) for f in ("call", "read", "call", "none")] == [1, 1, 1, 0]
+    assert asked == ["call", "read", "none"]
+    fewer = dataclasses.replace(history, operations=history.operations[:1])
+    assert [fewer.once(count, "read"), history.once(count, "read")] == [0, 1]
+
+
+def test_what_cannot_be_found_is_asked_for_again():
+    def break_off(_: History) -> int:
+        raise HistoryError("here", "it is odd", "mend it")
+
+    history = History.of_records([])
+    for _ in range(2):
+        with pytest.raises(HistoryError):
+            history.once(break_off)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -159,14 +158,16 @@ def small(chance: random.Random) -> list[RegisterOp]:
             value += 1
         else:
             ops.append(read(chance.choice([None, *range(value + 1)]), begin, end, register=""))
-        ops[-1] = replace(ops[-1], process=str(number))
+        ops[-1] = msgspec.structs.replace(ops[-1], process=str(number))
     return ops
 
 
 def test_porcupine_agrees_with_a_search_of_all_orders(porcupine) -> None:
     chance = random.Random(4)
     histories = [small(chance) for _ in range(300)]
-    named = [replace(op, register=f"h{at:03d}") for at, ops in enumerate(histories) for op in ops]
+    named = [
+        msgspec.structs.replace(op, register=f"h{at:03d}") for at, ops in enumerate(histories) for op in ops
+    ]
     found = linearizable.judged(stories.plan(), named, porcupine)
     told = {trial.label: trial.kept for trial in found.trials}
     wanted = {f"h{at:03d}": explained(ops) for at, ops in enumerate(histories)}

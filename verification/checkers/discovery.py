@@ -31,19 +31,19 @@ def census(plan: RunPlan, history: History) -> Observations:
         trials=tuple(trials),
         expected=plan.hosts,
         population=len(plan.agents),
-        sources=_sources(plan),
+        sources=_sources(plan.hosts),
         missing=tuple(missing),
     )
 
 
 def warm(plan: RunPlan, history: History) -> Observations:
     """Warm look-ups in milliseconds; one without a usable endpoint is an exceedance."""
-    return _latencies(plan, history, "lookup")
+    return history.once(_latencies, plan.hosts, "lookup")
 
 
 def cold(plan: RunPlan, history: History) -> Observations:
     """First look-ups of fresh processes in milliseconds."""
-    return _latencies(plan, history, "cold-lookup")
+    return history.once(_latencies, plan.hosts, "cold-lookup")
 
 
 def availability(plan: RunPlan, history: History) -> Observations:
@@ -70,11 +70,11 @@ def availability(plan: RunPlan, history: History) -> Observations:
     return Observations(
         counts=tuple((host, Counts(total[host], failed[host])) for host in plan.hosts),
         expected=plan.hosts,
-        sources=(*_sources(plan), *(f"history/load-{host}.jsonl" for host in plan.hosts)),
+        sources=(*_sources(plan.hosts), *(f"history/load-{host}.jsonl" for host in plan.hosts)),
     )
 
 
-def _latencies(plan: RunPlan, history: History, f: str) -> Observations:
+def _latencies(history: History, hosts: tuple[str, ...], f: str) -> Observations:
     trials = []
     for operation in history.of(f):
         done = operation.completed()
@@ -82,7 +82,7 @@ def _latencies(plan: RunPlan, history: History, f: str) -> Observations:
             continue  # the harness ended while it was in flight: nothing is known of it
         value = done.duration_ms if _usable(operation) else None
         trials.append(Observation(value, block=operation.invoke.host or "?", label=operation.key or ""))
-    return Observations(trials=tuple(trials), expected=plan.hosts, sources=_sources(plan))
+    return Observations(trials=tuple(trials), expected=hosts, sources=_sources(hosts))
 
 
 def _usable(operation: Operation) -> bool:
@@ -90,5 +90,5 @@ def _usable(operation: Operation) -> bool:
     return done is not None and operation.kind is Kind.OK and done.value(Answer).usable > 0
 
 
-def _sources(plan: RunPlan) -> tuple[str, ...]:
-    return tuple(f"history/probe-{host}.jsonl" for host in plan.hosts)
+def _sources(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"history/probe-{host}.jsonl" for host in hosts)

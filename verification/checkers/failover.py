@@ -7,6 +7,7 @@ call counts only when it began after the old process was proved gone.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -81,13 +82,17 @@ class _Evidence:
 
 def outcomes(plan: RunPlan, history: History) -> tuple[Outcome, ...]:
     """Every fault trial of the history, in the order of their faults."""
+    return history.once(_outcomes, plan.hosts)
+
+
+def _outcomes(history: History, hosts: tuple[str, ...]) -> tuple[Outcome, ...]:
     evidence = _gather(history)
     ends = {operation.key: operation for operation in history.of("trial")}
     found = []
     for fault in sorted(history.of("fault"), key=lambda operation: operation.invoke.time_ns):
         told = value_of(fault.invoke, FaultPlan)
         agent = fault.key or ""
-        found.append(_outcome(plan, fault, told, evidence.get(agent, _Evidence()), ends.get(told.trial)))
+        found.append(_outcome(hosts, fault, told, evidence.get(agent, _Evidence()), ends.get(told.trial)))
     return tuple(found)
 
 
@@ -185,7 +190,7 @@ def _observe(plan: RunPlan, history: History, faults: tuple[str, ...], figure: F
 
 
 def _outcome(
-    plan: RunPlan, fault: Operation, told: FaultPlan, seen: _Evidence, end: Operation | None
+    hosts: tuple[str, ...], fault: Operation, told: FaultPlan, seen: _Evidence, end: Operation | None
 ) -> Outcome:
     agent = fault.key or ""
     begin_ns = fault.invoke.time_ns
@@ -214,7 +219,7 @@ def _outcome(
     if gone is None:
         return void(f"no proof that the process was {_FACT_WORDS[fact]}")
     gone_ns = gone.end.time_ns
-    for host in plan.hosts:
+    for host in hosts:
         problem = _not_ready(told, seen, host, begin_ns)
         if problem is not None:
             return void(f"before the fault, on {host}: {problem}")
@@ -222,9 +227,9 @@ def _outcome(
     def since(instant_ns: int | None) -> float | None:
         return None if instant_ns is None else (instant_ns - begin_ns) / 1e6
 
-    left = {host: _left_ns(told, seen.watches.get(host, []), begin_ns, end_ns) for host in plan.hosts}
-    served = {host: _served_ns(seen.calls.get(host, []), gone_ns, end_ns) for host in plan.hosts}
-    sound = [_sound_ns(seen.calls.get(host, []), served[host], end_ns) for host in plan.hosts]
+    left = {host: _left_ns(told, seen.watches.get(host, []), begin_ns, end_ns) for host in hosts}
+    served = {host: _served_ns(seen.calls.get(host, []), gone_ns, end_ns) for host in hosts}
+    sound = [_sound_ns(seen.calls.get(host, []), served[host], end_ns) for host in hosts]
     sound.append(_validated_ns(told, seen, begin_ns, end_ns))
     return Outcome(
         told.trial,
@@ -258,15 +263,22 @@ def _said(seen: _Evidence, words: tuple[str, ...], begin_ns: int, end_ns: int) -
 
 def _not_ready(told: FaultPlan, seen: _Evidence, host: str, begin_ns: int) -> str | None:
     """Why this host could not have seen the failover; None when it could."""
-    views = [done for done in seen.watches.get(host, []) if done.end.time_ns < begin_ns]
-    if not views:
+    views = seen.watches.get(host, [])
+    at = _first_from(views, begin_ns)
+    if not at:
         return "nobody watched the answers"
-    if not _stands(told, views[-1].value(View)):
+    if not _stands(told, views[at - 1].value(View)):
         return "the agent did not stand in the answers"
-    calls = [done for done in seen.calls.get(host, []) if done.end.time_ns < begin_ns]
-    if len(calls) < GOOD_CALLS or any(done.end.type is not Kind.OK for done in calls[-GOOD_CALLS:]):
+    calls = seen.calls.get(host, [])
+    at = _first_from(calls, begin_ns)
+    if at < GOOD_CALLS or any(done.end.type is not Kind.OK for done in calls[at - GOOD_CALLS : at]):
         return "calls did not succeed"
     return None
+
+
+def _first_from(ended: list[Completed], instant_ns: int) -> int:
+    """The place of the first that ended at that instant or later; they are in the order of their ends."""
+    return bisect_left(ended, instant_ns, key=lambda done: done.end.time_ns)
 
 
 def _stands(told: FaultPlan, view: View) -> bool:
@@ -276,23 +288,24 @@ def _stands(told: FaultPlan, view: View) -> bool:
 def _left_ns(told: FaultPlan, views: list[Completed], begin_ns: int, end_ns: int) -> int | None:
     """When the old incarnation was gone from this host's answers for good."""
     left: int | None = None
-    for done in views:
-        if begin_ns <= done.end.time_ns <= end_ns:
-            if _stands(told, done.value(View)):
-                left = None
-            elif left is None:
-                left = done.end.time_ns
+    for done in views[_first_from(views, begin_ns) :]:
+        if done.end.time_ns > end_ns:
+            break
+        if _stands(told, done.value(View)):
+            left = None
+        elif left is None:
+            left = done.end.time_ns
     return left
 
 
 def _served_ns(calls: list[Completed], gone_ns: int, end_ns: int) -> int | None:
     """The end of the first good call that began after the old process was gone."""
-    good = (
-        done.end.time_ns
-        for done in calls
-        if done.invoke.time_ns >= gone_ns and done.end.time_ns <= end_ns and done.end.type is Kind.OK
-    )
-    return min(good, default=None)
+    for done in calls[_first_from(calls, gone_ns) :]:
+        if done.end.time_ns > end_ns:
+            break
+        if done.invoke.time_ns >= gone_ns and done.end.type is Kind.OK:
+            return done.end.time_ns
+    return None
 
 
 def _sound_ns(calls: list[Completed], served_ns: int | None, end_ns: int) -> int | None:
@@ -300,8 +313,10 @@ def _sound_ns(calls: list[Completed], served_ns: int | None, end_ns: int) -> int
     if served_ns is None:
         return None
     streak = 1
-    for done in calls:
-        if done.invoke.time_ns < served_ns or done.end.time_ns > end_ns:
+    for done in calls[_first_from(calls, served_ns) :]:
+        if done.end.time_ns > end_ns:
+            break
+        if done.invoke.time_ns < served_ns:
             continue
         streak = streak + 1 if done.end.type is Kind.OK else 0
         if streak >= GOOD_CALLS:
@@ -326,30 +341,30 @@ def _latest(instants: list[int | None]) -> int | None:
 
 
 def _gather(history: History) -> dict[str, _Evidence]:
-    found: dict[str, _Evidence] = {}
-
-    def of(agent: str | None) -> _Evidence:
-        return found.setdefault(agent or "", _Evidence())
-
+    """By agent, for those that had a fault."""
+    found = {fault.key or "": _Evidence() for fault in history.of("fault")}
     for operation in history.of("watch", "call"):
-        done = operation.completed()
-        host = operation.invoke.host
-        if done is not None and host is not None:
-            evidence = of(operation.key)
+        evidence, host = found.get(operation.key or ""), operation.invoke.host
+        if evidence is not None and host is not None and (done := operation.completed()) is not None:
             kind = evidence.watches if operation.f == "watch" else evidence.calls
             kind.setdefault(host, []).append(done)
     for operation in history.of("exited", "frozen", "misbehaving"):
-        done = operation.completed()
-        if done is not None:
-            of(operation.key).proofs.append((operation.f, done, done.value(Proof)))
+        evidence = found.get(operation.key or "")
+        if (done := operation.completed()) is not None:
+            proof = done.value(Proof)
+            if evidence is not None:
+                evidence.proofs.append((operation.f, done, proof))
     for operation in history.of("event"):
         done = operation.completed()
         if done is not None and operation.kind is Kind.OK:
             for event in done.value(list[Event]):
+                evidence = found.get(event.agent)
+                if evidence is None:
+                    continue
                 if event.agent:
-                    of(event.agent).said.append(event)
+                    evidence.said.append(event)
                 if event.event == "validated":
-                    of(event.agent).validated.append((done, event))
+                    evidence.validated.append((done, event))
     for evidence in found.values():
         for by_host in (evidence.watches, evidence.calls):
             for operations in by_host.values():

@@ -74,14 +74,20 @@ class _Seen:
 
 def outcomes(plan: RunPlan, history: History) -> tuple[HostOutcome, ...]:
     """Every loss of a host in the history, in the order of the faults."""
-    seen = _gather(plan, history)
+    return history.once(_outcomes, plan.hosts, plan.registers)
+
+
+def _outcomes(
+    history: History, hosts: tuple[str, ...], registers: tuple[str, ...]
+) -> tuple[HostOutcome, ...]:
+    seen = history.once(_gather, hosts, registers)
     ends = {operation.key: operation for operation in history.of("trial")}
     proofs = {operation.key: operation for operation in history.of("host-proof")}
     found = []
     for fault in sorted(history.of("host-fault"), key=lambda operation: operation.invoke.time_ns):
         told = value_of(fault.invoke, HostFault)
         if told.fault in HOST_FAULTS:
-            found.append(_outcome(plan, fault, told, proofs.get(told.trial), ends.get(told.trial), seen))
+            found.append(_outcome(registers, fault, told, proofs.get(told.trial), ends.get(told.trial), seen))
     return tuple(found)
 
 
@@ -114,7 +120,7 @@ def lost_links(plan: RunPlan, history: History) -> Observations:
 
 def returns(plan: RunPlan, history: History) -> Observations:
     """Seconds from the healing of another fault until everybody was served, on each host not its victim."""
-    seen = _gather(plan, history)
+    seen = history.once(_gather, plan.hosts, plan.registers)
     ends = {operation.key: operation.completion for operation in history.of("trial")}
     proofs = {operation.key: operation for operation in history.of("host-proof")}
     trials = []
@@ -130,7 +136,11 @@ def returns(plan: RunPlan, history: History) -> Observations:
             voids.append(VoidTrial(told.trial, "no proof that the fault took effect"))
         else:
             at_ns = heal.invoke.time_ns
-            back = [_back(plan, one, at_ns, end.time_ns) for host, one in seen.items() if host != told.victim]
+            back = [
+                _back(plan.registers, one, at_ns, end.time_ns)
+                for host, one in seen.items()
+                if host != told.victim
+            ]
             latest = _latest(back)
             value = None if latest is None else (latest - at_ns) / 1e9
             trials.append(Observation(value, block=told.fault, label=f"{told.trial} {told.victim}"))
@@ -142,17 +152,17 @@ def returns(plan: RunPlan, history: History) -> Observations:
     )
 
 
-def _back(plan: RunPlan, seen: _Seen, at_ns: int, end_ns: int) -> int | None:
+def _back(registers: tuple[str, ...], seen: _Seen, at_ns: int, end_ns: int) -> int | None:
     """When everybody was served and answered, from `at_ns` on and for good."""
-    before = [done for done in seen.pictures if done.end.time_ns < at_ns]
-    standing = bool(before) and not before[-1].value(Picture).unserved
+    first = bisect_left(seen.pictures, at_ns, key=lambda done: done.end.time_ns)
+    standing = first > 0 and not seen.pictures[first - 1].value(Picture).unserved
     since: int | None = at_ns if standing else None
-    for done in seen.pictures[len(before) :]:
+    for done in seen.pictures[first:]:
         if done.end.time_ns > end_ns:
             break
         whole = not done.value(Picture).unserved and bool(done.value(Picture).serving)
         since = (done.end.time_ns if since is None else since) if whole else None
-    return _latest([since, _good_calls(plan, seen, at_ns, end_ns, 1)])
+    return _latest([since, _good_calls(registers, seen, at_ns, end_ns, 1)])
 
 
 def _all_kept(plan: RunPlan, outcome: HostOutcome) -> bool:
@@ -185,7 +195,7 @@ def _observe(plan: RunPlan, history: History, faults: tuple[str, ...], figure: F
 
 
 def _outcome(
-    plan: RunPlan,
+    registers: tuple[str, ...],
     fault: Operation,
     told: HostFault,
     proof: Operation | None,
@@ -207,9 +217,9 @@ def _outcome(
     if told.served < 1:
         return void("the victim served nobody")
     gone_ns = proof.completion.time_ns
-    others = [seen[host] for host in plan.hosts if host != told.victim]
+    others = [one for host, one in seen.items() if host != told.victim]
     for one in others:
-        problem = _not_ready(plan, one, told.victim, begin_ns)
+        problem = _not_ready(registers, one, told.victim, begin_ns)
         if problem is not None:
             return void(problem)
 
@@ -222,8 +232,8 @@ def _outcome(
 
     left = _latest([_without(one, told.victim, begin_ns, end_ns) for one in others])
     answers = _latest([_whole(one, told.victim, begin_ns, end_ns) for one in others])
-    answered = [_good_calls(plan, one, gone_ns, end_ns, 1) for one in others]
-    sound = [_good_calls(plan, one, gone_ns, end_ns, GOOD_CALLS) for one in others]
+    answered = [_good_calls(registers, one, gone_ns, end_ns, 1) for one in others]
+    sound = [_good_calls(registers, one, gone_ns, end_ns, GOOD_CALLS) for one in others]
     synchronised = [_synchronised(one, owed, gone_ns, end_ns) for one in others]
     return HostOutcome(
         told.trial,
@@ -241,15 +251,15 @@ def _outcome(
     )
 
 
-def _not_ready(plan: RunPlan, seen: _Seen, victim: str, begin_ns: int) -> str | None:
+def _not_ready(registers: tuple[str, ...], seen: _Seen, victim: str, begin_ns: int) -> str | None:
     """Why this host could not have seen the failover; None when it could."""
-    at = bisect_left([done.end.time_ns for done in seen.pictures], begin_ns)
+    at = bisect_left(seen.pictures, begin_ns, key=lambda done: done.end.time_ns)
     if not at:
         return "nobody watched the fleet"
     picture = seen.pictures[at - 1].value(Picture)
     if picture.unserved or not picture.serving.get(victim):
         return "before the fault not everybody was served, or nobody by the victim"
-    for agent in plan.registers:
+    for agent in registers:
         calls = seen.calls.get(agent, [])
         at = bisect_left(calls, begin_ns, key=lambda done: done.end.time_ns)
         if at < GOOD_CALLS or any(done.end.type is not Kind.OK for done in calls[at - GOOD_CALLS : at]):
@@ -285,9 +295,9 @@ def _lasting(seen: _Seen, begin_ns: int, end_ns: int, holds: Callable[[Picture],
     return since
 
 
-def _good_calls(plan: RunPlan, seen: _Seen, gone_ns: int, end_ns: int, row: int) -> int | None:
+def _good_calls(registers: tuple[str, ...], seen: _Seen, gone_ns: int, end_ns: int, row: int) -> int | None:
     """When each agent that is called had given so many good answers in a row, to calls begun afterwards."""
-    return _latest([_row(seen.calls.get(agent, []), gone_ns, end_ns, row) for agent in plan.registers])
+    return _latest([_row(seen.calls.get(agent, []), gone_ns, end_ns, row) for agent in registers])
 
 
 def _row(calls: list[Completed], gone_ns: int, end_ns: int, row: int) -> int | None:
@@ -361,14 +371,19 @@ def _latest(instants: list[int | None]) -> int | None:
     return max(known) if known and len(known) == len(instants) else None
 
 
-def _gather(plan: RunPlan, history: History) -> dict[str, _Seen]:
-    found = {host: _Seen() for host in plan.hosts}
+def _gather(history: History, hosts: tuple[str, ...], registers: tuple[str, ...]) -> dict[str, _Seen]:
+    """By host; of its calls those of the agents that have registers."""
+    found = {host: _Seen() for host in hosts}
+    called = set(registers)
     for operation in history.of("fleet", "call", "write", "read", "event"):
+        f, key = operation.f, operation.key or ""
+        if f == "call" and key not in called:
+            continue
         done, host = operation.completed(), operation.invoke.host
         if done is None or host not in found:
             continue
-        seen, key = found[host], operation.key or ""
-        match operation.f:
+        seen = found[host]
+        match f:
             case "fleet" if operation.kind is Kind.OK:
                 seen.pictures.append(done)
             case "call":

@@ -89,7 +89,7 @@ def judged(plan: RunPlan, ops: Sequence[RegisterOp], search: Search) -> Observat
 
 def encoded(ops: Sequence[RegisterOp]) -> bytes:
     """The operations as Porcupine's program reads them. A write that may be performed later never ends."""
-    lines = [
+    lines = (
         _Line(
             register=op.register,
             process=op.process,
@@ -99,7 +99,7 @@ def encoded(ops: Sequence[RegisterOp]) -> bytes:
             end_ns=FOREVER_NS if op.end_ns is None else op.end_ns,
         )
         for op in ops
-    ]
+    )
     return msgspec.json.Encoder().encode_lines(lines)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loadtests.outcome import HostOutcome, Outcome
@@ -107,11 +106,17 @@ def shortfall(plan: RunPlan, loads: tuple[HostLoad, ...]) -> str | None:
     return None
 
 
-def seconds(history: History) -> Iterator[tuple[str, int, LoadSecond]]:
+def seconds(history: History) -> tuple[tuple[str, int, LoadSecond], ...]:
     """The seconds that generators told of: host, begin of that second, figures. Some come in parts."""
-    for operation in history.of("load-second"):
-        if operation.completion is not None and operation.invoke.host is not None:
-            yield operation.invoke.host, operation.invoke.time_ns, value_of(operation.completion, LoadSecond)
+    return history.once(_seconds)
+
+
+def _seconds(history: History) -> tuple[tuple[str, int, LoadSecond], ...]:
+    return tuple(
+        (operation.invoke.host, operation.invoke.time_ns, value_of(operation.completion, LoadSecond))
+        for operation in history.of("load-second")
+        if operation.completion is not None and operation.invoke.host is not None
+    )
 
 
 def look_ups(history: History, host: str) -> int | None:

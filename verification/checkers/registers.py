@@ -19,6 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from loadtests.protocol import Acted, HostFault, Proof, RegisterWish
 from verification.history import History, Kind, Operation, value_of
 from verification.observations import Counts, Observations
@@ -27,8 +29,7 @@ from verification.plan import RunPlan
 SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterOp:
+class RegisterOp(msgspec.Struct, frozen=True, gc=False):
     """One operation on one register. `end_ns` None: nobody knows whether and when it was performed.
 
     A write's `value` is what was to be written; a read's what it returned (None: nothing was written yet).
@@ -58,6 +59,10 @@ def operations(history: History) -> tuple[RegisterOp, ...]:
 
     A write that certainly was not performed is left out, as is a read without an answer.
     """
+    return history.once(_operations)
+
+
+def _operations(history: History) -> tuple[RegisterOp, ...]:
     found = [op for operation in history.of("write", "read") if (op := _operation(operation)) is not None]
     return tuple(sorted(found, key=lambda op: op.begin_ns))
 
@@ -150,14 +155,14 @@ def writes(plan: RunPlan, history: History) -> Observations:
     """Acknowledged writes, and how many of them a later read missed."""
     ops = operations(history)
     total = sum(op.write and op.end_ns is not None for op in ops)
-    return _counted(plan, total, lost_writes(ops), ops)
+    return _counted(plan, total, history.once(_lost_writes), ops)
 
 
 def owners(plan: RunPlan, history: History) -> Observations:
     """Acts of agents that named their epoch, and how many of them broke the rule of one owner."""
     ops = operations(history)
     acts = sum(op.end_ns is not None and op.epoch is not None for op in ops)
-    return _counted(plan, acts, two_owners(ops), ops)
+    return _counted(plan, acts, history.once(_two_owners), ops)
 
 
 def faults(plan: RunPlan, history: History) -> Observations:
@@ -165,8 +170,16 @@ def faults(plan: RunPlan, history: History) -> Observations:
     ops = operations(history)
     proofs = history.of("host-proof", "exited", "frozen", "misbehaving")
     proved = len({_trial_of(one) for one in proofs if one.kind is Kind.OK})
-    found = (*lost_writes(ops), *two_owners(ops))
+    found = (*history.once(_lost_writes), *history.once(_two_owners))
     return _counted(plan, proved if ops else 0, found, ops)
+
+
+def _lost_writes(history: History) -> tuple[Violation, ...]:
+    return lost_writes(operations(history))
+
+
+def _two_owners(history: History) -> tuple[Violation, ...]:
+    return two_owners(operations(history))
 
 
 def _trial_of(proof: Operation) -> str:
