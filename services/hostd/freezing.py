@@ -9,6 +9,7 @@ from services.agent.standing import StandingAnswer
 from services.hostd.events import EventLog
 from services.hostd.process import Process
 from services.hostd.runner import AgentRunner
+from services.hostd.scheduling import held_still
 
 
 class Freezer:
@@ -45,7 +46,8 @@ class Freezer:
             runner.process.signal(signal.SIGCONT)
 
     def end(self, runner: AgentRunner) -> None:
-        """Another host serves it."""
-        process = self._frozen.pop(runner.name, None)
-        if process is not None and process is runner.process:
+        """Another host serves it. Who was frozen may be in the middle of something, also when it was the
+        watchdog that did it, as it does beside a hostd that stood still and is told of its deadline late."""
+        frozen, process = self._frozen.pop(runner.name, None), runner.process
+        if process is not None and (frozen is process or held_still(process.pid)):
             process.signal(signal.SIGKILL)

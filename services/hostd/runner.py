@@ -22,7 +22,7 @@ from services.control.agent import AgentState, Event, Fork, Policy, Publish, Rec
 from services.control.agent_table import EventKind, Phase
 from services.hostd.health import Check, PollCheck, SdkCheck, describe, open_link
 from services.hostd.process import Process
-from services.hostd.scheduling import look_at
+from services.hostd.scheduling import held_still, look_at
 from services.hostd.zygote_client import Zygote
 from services.registry.model import Instance, InstanceState, Transport
 
@@ -251,6 +251,7 @@ class AgentRunner:
                     self._spawn(self._fork(incarnation))
                 case Signal(_, final):
                     if self.process is not None:
+                        final = final or held_still(self.process.pid)  # it would not hear of the other one
                         self.process.signal(signal.SIGKILL if final else signal.SIGTERM)
                 case Reconcile(incarnation):
                     self._spawn(self._reconcile(incarnation))

@@ -30,3 +30,9 @@ def look_at(pid: int, proc: Path = Path("/proc")) -> Sample | None:
             waited_ns += int(waited)
             found = True
     return Sample(boottime_ns(), runnable, ran_ns, waited_ns, stopped) if found else None
+
+
+def held_still(pid: int) -> bool:
+    """Whether a signal has stopped a process: no other signal reaches it but SIGCONT and SIGKILL."""
+    seen = look_at(pid)
+    return seen is not None and seen.stopped

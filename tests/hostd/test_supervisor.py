@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,12 +24,20 @@ from services.control.agent_table import Phase
 from services.hostd.agents import Supervisor
 from services.hostd.config import EtcdEndpoint, HostConfig, StackHost, Supervision
 from services.hostd.events import EventLog
+from services.hostd.freezing import Freezer
+from services.hostd.runner import AgentRunner
 from services.hostd.zygote_client import Zygote
 from tests.hostd.subjects import Subject
 
 
 def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "600"])
+
+
+def hold(process: subprocess.Popen[bytes]) -> None:
+    """By a signal, and it stands still when this returns."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 class FakeZygote:
@@ -267,3 +276,34 @@ async def test_what_runs_is_adopted_and_what_nobody_wants_is_ended(ground: Groun
     assert ground.supervisor.kill_unclaimed() == ("orphan",)
     assert ground.zygote.made["orphan", 5].wait(5) == -9
     assert "forked" not in ground.names()
+
+
+async def test_one_that_a_signal_holds_still_is_ended_at_once_when_it_is_not_wanted(ground: Ground) -> None:
+    ground.supervisor.apply(spec())
+    await ground.up()
+    process = ground.zygote.made["alpha", 1]
+    hold(process)
+    await ground.supervisor.remove("alpha")
+    assert process.wait() == -signal.SIGKILL
+    assert "killed" not in ground.names(), "nobody waited for it"
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_one_that_is_held_still_is_ended_when_another_host_serves_it(
+    ground: Ground, held: bool
+) -> None:
+    runner = ground.supervisor.apply(spec())
+    await ground.up()
+    process = ground.zygote.made["alpha", 1]
+
+    async def silent(runner: AgentRunner) -> None:
+        return None
+
+    if held:  # by the watchdog, say: not by the freezer itself
+        hold(process)
+    Freezer(ground.events, silent, lambda: False).end(runner)
+    if held:
+        await ground.up(above=1)
+        assert process.wait() == -signal.SIGKILL
+    else:
+        assert process.poll() is None
