@@ -296,7 +296,8 @@ class AgentServer:
     async def _obey(self, standing: Standing, call: _Call, request: Request) -> None:
         """An order of hostd about who serves."""
         try:
-            if self._listener is None or self.state is not ServerState.UP:
+            up = self._listener is not None and self.state is ServerState.UP
+            if not up and request.method != "_standing":  # who stops can still be asked
                 raise CallError(Code.DRAINING, f"{self.agent.name} is {self.state}")
             answer: StandingAnswer
             match request.method:

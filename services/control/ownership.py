@@ -154,12 +154,18 @@ class _Decision:
         return True
 
     def publish(self) -> None:
+        """What agents may do: nothing once the deadline has passed. An allowance that has run out looks to the
+        watchdog like a hostd that stands still, and makes it stop every agent."""
+        deadline_ns = self.own.deadline_ns(self.policy)
+        if self.now_ns >= deadline_ns:
+            self.actions.append(Publish(deadline_ns, {}))
+            return
         proof = self.own.proof
         apart = [unit for unit in self.own.holdings if unit.agent and unit not in proof]
         for home in {unit.home for unit in proof}:
             exceptions = self.own.domains[home].record.exceptions
             apart += [unit for agent in exceptions if (unit := Unit(home, agent)) not in proof]
-        self.actions.append(Publish(self.own.deadline_ns(self.policy), proof, frozenset(apart)))
+        self.actions.append(Publish(deadline_ns, proof, frozenset(apart)))
 
     # Events.
 

@@ -13,17 +13,20 @@ from services.hostd.scheduling import held_still
 
 
 class Freezer:
-    """`ask(runner)`: how an agent stands, None without an answer; `held()`: whether this host may act now."""
+    """`ask(runner)`: how an agent stands, None without an answer; `held()`: whether this host may act now;
+    `lost(runner)`: whether another host serves it by now."""
 
     def __init__(
         self,
         events: EventLog,
         ask: Callable[[AgentRunner], Awaitable[StandingAnswer | None]],
         held: Callable[[], bool],
+        lost: Callable[[AgentRunner], bool],
     ) -> None:
         self._events = events
         self._ask = ask
         self._held = held
+        self._lost = lost
         self._frozen: dict[str, Process] = {}
 
     async def freeze_unless_fenced(self, runner: AgentRunner) -> None:
@@ -33,7 +36,11 @@ class Freezer:
         answer = await self._ask(runner)
         if process is None or runner.process is not process or self._held():
             return
-        if answer is None or answer.acting:
+        if answer is not None and not answer.acting:
+            return
+        if self._lost(runner):  # while it was asked: nothing is left to wait for
+            process.signal(signal.SIGKILL)
+        else:
             self._events.add("frozen", agent=runner.name, detail="did not stop at the deadline")
             process.signal(signal.SIGSTOP)
             self._frozen[runner.name] = process

@@ -91,7 +91,7 @@ class AgentHousehold:
             serving=self.serving,
             learned=self.learned,
         )
-        self._freezer = Freezer(events, self._ask_standing, self._may_act)
+        self._freezer = Freezer(events, self._ask_standing, self._may_act, self._lost)
         self._promotions = Promotions(
             view,
             now_ns=now_ns,
@@ -404,6 +404,9 @@ class AgentHousehold:
 
     def _may_act(self) -> bool:
         return self.ownership.held()
+
+    def _lost(self, runner: AgentRunner) -> bool:
+        return not self.ownership.serves(runner.spec.home, runner.name)
 
     async def _ask_standing(self, runner: AgentRunner) -> StandingAnswer | None:
         limit_s = self._config.lease.margin_ms / 1000 * GRACE_SHARE

@@ -31,6 +31,7 @@ UNASKED_VALIDATION_S = 1.0
 RECONCILE_RETRY_S = 0.2
 LAST_LINES_BYTES = 4096
 LONGEST_TURN_S = 1.0
+SEE_OFF_S = 0.1
 STARVATION = starvation.StarvationPolicy()
 STARVED_LINE_NS = 10_000_000_000
 """A full machine starves a hundred agents several times a second: one line of each in so long is enough."""
@@ -251,8 +252,9 @@ class AgentRunner:
                     self._spawn(self._fork(incarnation))
                 case Signal(_, final):
                     if self.process is not None:
-                        final = final or held_still(self.process.pid)  # it would not hear of the other one
                         self.process.signal(signal.SIGKILL if final else signal.SIGTERM)
+                        if not final:
+                            self._spawn(self._see_off(self.process))
                 case Reconcile(incarnation):
                     self._spawn(self._reconcile(incarnation))
         if self.state is not before:
@@ -350,6 +352,14 @@ class AgentRunner:
         self.feed(Event(EventKind.EXITED, incarnation, cause))
         self._around.ended(self, cause)
         self._spawn(self._note_status(incarnation))
+
+    async def _see_off(self, process: Process) -> None:
+        """Who is asked to end and is held still by a signal, before or after, will never hear of it."""
+        while self.process is process:
+            if held_still(process.pid):
+                process.signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(SEE_OFF_S)
 
     async def _note_status(self, incarnation: int) -> None:
         status = await self._around.zygote.exit_status(self.name, incarnation)

@@ -128,7 +128,8 @@ def watch(run: Path, grace_ns: int) -> None:
     agents = Watch(lambda number: signal_agents(run / "agents", number), grace_ns)
     while path.exists():
         try:
-            wait_s = agents.look(reader.read(), boottime_ns())
+            now_ns = boottime_ns()  # before the reading: who is held still in between finds nothing overdue
+            wait_s = agents.look(reader.read(), now_ns)
         except FenceError as error:
             log.warning("%s", error)
             wait_s = IDLE_S

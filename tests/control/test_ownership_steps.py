@@ -108,6 +108,24 @@ def test_a_claim_that_is_acknowledged_too_late_counts_with_the_next_renewal() ->
     assert not speaks_again(before, host.own, host.now_ns, POLICY)
 
 
+def test_nothing_is_allowed_that_has_run_out() -> None:
+    """The watchdog would take it for the word of a hostd that stands still."""
+    host = serving()
+    host.tell(Noticed({}, {"beta": Known(8, DomainRecord("beta", "alpha", 2))}), 3)
+    host.tell(Acked(9), 1)
+    assert host.acts(A)
+    assert host.acts(B)
+    host.tell(Tick(), 200)
+    host.tell(Ambiguous(), 150)  # cut off
+    late = POLICY.lease.lease_ns // MS
+    told = host.tell(Tick(), late)
+    lost = host.tell(Noticed({}, {"beta": Known(12, DomainRecord("beta", "beta", 4))}), 5)
+    published = [action for action in (*told, *lost) if isinstance(action, Publish)]
+    assert published
+    assert not any(action.serving for action in published)
+    assert host.own.proof == {A: 1}, "it may be confirmed yet"
+
+
 def test_a_renewal_compares_every_record_that_is_held() -> None:
     host = serving()
     sent = host.sent(host.tell(Tick(), 200))

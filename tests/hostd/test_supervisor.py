@@ -19,6 +19,7 @@ from services.agent import pidfile
 from services.agent.errors import CallError, Code
 from services.agent.hostd_link import Registration
 from services.agent.server import AgentServer
+from services.agent.standing import StandingAnswer
 from services.agent.zygote_client import Child
 from services.control.agent_table import Phase
 from services.hostd.agents import Supervisor
@@ -38,6 +39,16 @@ def hold(process: subprocess.Popen[bytes]) -> None:
     """By a signal, and it stands still when this returns."""
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
+def deaf_sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sh", "-c", "trap '' TERM; exec sleep 600"])
+
+
+def changed(process: subprocess.Popen[bytes]) -> str:
+    """As what a process stopped or ended: its state in /proc."""
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
 
 
 class FakeZygote:
@@ -288,6 +299,41 @@ async def test_one_that_a_signal_holds_still_is_ended_at_once_when_it_is_not_wan
     assert "killed" not in ground.names(), "nobody waited for it"
 
 
+async def test_one_that_a_signal_holds_still_while_it_ends_is_ended(ground: Ground) -> None:
+    patient = deaf_sleeper()
+    ground.zygote.made["alpha", 1] = patient
+    ground.supervisor.apply(spec())
+    await ground.up()
+    removal = asyncio.create_task(ground.supervisor.remove("alpha"))
+    await ground.supervisor.runners["alpha"].wait_for(lambda state: state.phase is Phase.DRAINING, 10)
+    assert patient.poll() is None
+    hold(patient)
+    await removal
+    assert patient.wait() == -signal.SIGKILL
+    assert "killed" not in ground.names(), "nobody waited for it"
+
+
+@pytest.mark.parametrize(
+    ("acting", "lost", "ends_as"),
+    [(None, False, "T"), (True, False, "T"), (None, True, "Z"), (True, True, "Z"), (False, True, "S")],
+)
+async def test_who_does_not_stop_at_the_deadline_is_held_still_or_ended_if_it_was_lost_meanwhile(
+    ground: Ground, acting: bool | None, lost: bool, ends_as: str
+) -> None:
+    runner = ground.supervisor.apply(spec())
+    await ground.up()
+    process = ground.zygote.made["alpha", 1]
+
+    async def answer(runner: AgentRunner) -> StandingAnswer | None:
+        return None if acting is None else StandingAnswer(1, acting, 1)
+
+    await Freezer(ground.events, answer, lambda: False, lambda runner: lost).freeze_unless_fenced(runner)
+    if ends_as == "S":
+        assert process.poll() is None
+        return
+    assert changed(process) == ends_as
+
+
 @pytest.mark.parametrize("held", [True, False])
 async def test_one_that_is_held_still_is_ended_when_another_host_serves_it(
     ground: Ground, held: bool
@@ -301,7 +347,7 @@ async def test_one_that_is_held_still_is_ended_when_another_host_serves_it(
 
     if held:  # by the watchdog, say: not by the freezer itself
         hold(process)
-    Freezer(ground.events, silent, lambda: False).end(runner)
+    Freezer(ground.events, silent, lambda: False, lambda runner: True).end(runner)
     if held:
         await ground.up(above=1)
         assert process.wait() == -signal.SIGKILL
