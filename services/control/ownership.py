@@ -154,8 +154,8 @@ class _Decision:
         return True
 
     def publish(self) -> None:
-        """What agents may do: nothing once the deadline has passed. An allowance that has run out looks like a
-        hostd that stands still to the watchdog, which then stops every agent."""
+        """What agents may do: nothing once the deadline has passed. An allowance that has run out looks to
+        the watchdog like a hostd that stands still, and makes it stop every agent."""
         deadline_ns = self.own.deadline_ns(self.policy)
         if self.now_ns >= deadline_ns:
             self.actions.append(Publish(deadline_ns, {}))
