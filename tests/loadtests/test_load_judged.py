@@ -37,15 +37,18 @@ def load(
     failing: int = 0,
     loop: Loop = Loop.OPEN,
     per_s: int = 100,
+    begin_s: int = 0,
 ) -> list[Record]:
     """So many arrivals a second on each host; that share ended after 2 ms, the last second's after 40."""
+    start_ns = START_NS + begin_s * 1000 * MS
+    told_ns = {Kind.INVOKE: start_ns, Kind.OK: start_ns + seconds * 1000 * MS}
     lines: list[bytes] = []
     workload = msgspec.structs.replace(WORKLOAD, loop=loop, per_s=per_s)
     for host in hosts:
         recorder = Recorder(host, lines.append, raw)
-        recorder.begin(LoadPlan(per_s=per_s, users=20, begin_ns=START_NS, workload=workload))
+        recorder.begin(LoadPlan(per_s=per_s, users=20, begin_ns=start_ns, workload=workload))
         for n in range(per_s * seconds):
-            due = START_NS + n * 1000 * MS // per_s
+            due = start_ns + n * 1000 * MS // per_s
             recorder.planned(due)
             if n % 100 >= 100 * ended:
                 continue
@@ -55,7 +58,16 @@ def load(
             step = LOOK_UP if n % 2 else CALL
             recorder.ended(f"{host}-{n % 4}", step, due, due, due + took * MS, kind, why)
         recorder.end()
-    return [msgspec.json.decode(line, type=Record) for line in b"".join(lines).splitlines()]
+    records = [msgspec.json.decode(line, type=Record) for line in b"".join(lines).splitlines()]
+    return [
+        msgspec.structs.replace(one, time_ns=told_ns[one.type]) if one.f == "load-plan" else one
+        for one in records
+    ]
+
+
+def another(records: list[Record]) -> list[Record]:
+    """The same by another generator."""
+    return [msgspec.structs.replace(one, process=f"{one.process}-2") for one in records]
 
 
 def calibrated(wake_ms: float = 0.5, offset_ms: float = 0.0, offset_error_ms: float = 0.1) -> list[Record]:
@@ -101,6 +113,24 @@ def test_what_needs_a_load_is_void_without_it(records, why):
     found = verdicts(late + records)["SD-2"]
     assert found.verdict is Verdict.VOID
     assert found.reason == why
+
+
+@pytest.mark.parametrize("pause_s", [1, 6, 30])
+def test_a_load_that_follows_another_soon_is_one_of_its_own(pause_s):
+    """As in a night, where a turn of five seconds comes before a long one."""
+    first, second = load(seconds=4), another(load(seconds=20, begin_s=4 + pause_s))
+    during = [r for host in HOSTS for r in look_ups("lookup", host, [float(pause_s) + 20] * 4)]
+    loads = load_checker.measure(PLAN, History.of_records(first + second + during))
+    assert [(one.host, one.operations, one.seconds) for one in loads] == [
+        (host, 100 * seconds, float(seconds)) for host in HOSTS for seconds in (4, 20)
+    ]
+    assert load_checker.shortfall(PLAN, loads) is None
+
+
+def test_generators_of_one_load_belong_together_however_they_begin():
+    records = load(seconds=20) + another(load(seconds=20, begin_s=2))
+    loads = load_checker.measure(PLAN, History.of_records(records))
+    assert [(one.host, one.operations) for one in loads] == [("mainpc", 4000), ("pc2", 4000)]
 
 
 @pytest.mark.parametrize("raw", [Raw.ALL, Raw.FAILURES])

@@ -13,7 +13,8 @@ from verification.plan import RunPlan
 LOAD_OPERATIONS = ("load-lookup", "load-call", "load-http-lookup", "load-http-call")
 MARKS = ("load-plan", "load-second")
 APART_S = 10.0
-"""Generators of one host that count from instants no further apart belong to one load."""
+"""Generators of one host that count from instants no further apart belong to one load, unless those that
+began first had ended when the others began."""
 ENDS_EARLY_S = 5.0
 """A load may have ended so long before the last trial; the harness ends it when all trials are over."""
 
@@ -72,10 +73,17 @@ def _outcomes(history: History, host: str) -> list[HostOutcome]:
     told.sort(key=lambda one: one[0])
     outcomes: list[Outcome] = []
     last_ns: int | None = None
+    ended_ns: dict[str, int | None] = {}  # of the generators of the present load, by process
     for begin_ns, operation in told:
-        if last_ns is None or begin_ns - last_ns > APART_S * 1e9:
+        ends = list(ended_ns.values())
+        over = bool(ends) and all(end_ns is not None and end_ns < begin_ns for end_ns in ends)
+        if last_ns is None or over or begin_ns - last_ns > APART_S * 1e9:
             outcomes.append(Outcome())
+            ended_ns = {}
         last_ns = begin_ns
+        if operation.f == "load-plan":
+            done = operation.completion
+            ended_ns[operation.invoke.process] = None if done is None else done.time_ns
         for record in (operation.invoke, operation.completion):
             if record is not None:
                 outcomes[-1].take_record(record)
