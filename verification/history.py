@@ -127,8 +127,8 @@ class History:
     def read(cls, run_folder: Path, leave_out: str | None = None) -> History:
         """All of `history/*.jsonl` of a run, except for files whose names match the pattern `leave_out`.
 
-        Raises HistoryError when corrupt; a cut last line is a note. A million records take some 250 MB: what
-        many records say alike (names, hosts, values of a kind) is kept once.
+        Raises HistoryError when corrupt; a cut last line is a note. A million records take some 200 MB: what
+        many records say alike (names, hosts, values of a kind) is kept once, and `UNREAD` values not at all.
         """
         operations: list[Operation] = []
         notes: list[Note] = []
@@ -148,6 +148,8 @@ class History:
 
 _DECODER = msgspec.json.Decoder(Record)
 _NULL = msgspec.Raw(b"null")
+UNREAD = frozenset({("call", Kind.INVOKE)})
+"""Whose values no checker reads, by `f` and type, although there is one for every call: read as null."""
 
 
 @contextlib.contextmanager
@@ -178,7 +180,7 @@ def _decode(file: Iterable[bytes], source: str, notes: list[Note]) -> Iterator[t
                 f"not a record of history ({error})",
                 "restore the file or repeat the run",
             ) from error
-        value = bytes(record.value)
+        value = b"null" if (record.f, record.type) in UNREAD else bytes(record.value)
         yield (
             number,
             Record(

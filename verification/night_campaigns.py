@@ -178,7 +178,7 @@ def _wanted(plan: RunPlan, whole: Callable[[], History], kinds: tuple[str, ...])
 _ALL = (
     Campaign("census of names", 15.0, False, _ids("SD-1"), lambda bench, _: discovery.census(bench)),
     Campaign("look-ups", 45.0, True, _ids("SD-2", "SD-2.mean", "SD-3.run"), _warm),
-    Campaign("first look-ups", 150.0, True, _ids("SD-2.cold"), _cold),
+    Campaign("first look-ups", 75.0, True, _ids("SD-2.cold"), _cold),
     Campaign(
         REGISTRATIONS,
         15.0,
@@ -187,7 +187,7 @@ _ALL = (
         _registrations,
         _left_registrations,
         trials=lambda plan: len(plan.registrations),
-        trial_s=0.45,
+        trial_s=0.1,
         a_turn=REGISTRATIONS_A_TURN,
     ),
     Campaign(
@@ -198,7 +198,7 @@ _ALL = (
         lambda bench, plan: Faults(bench, fault_timeout_s(plan)).run(),
         _left_faults,
         trials=lambda plan: sum(not trial.reserve for trial in plan.faults),
-        trial_s=0.75,
+        trial_s=0.4,
         a_turn=FAULTS_A_TURN,
     ),
     Campaign("scraped agents", 30.0, False, _ids("OB-1.targets"), lambda bench, _: monitoring.targets(bench)),
@@ -225,7 +225,7 @@ _ALL = (
         lambda bench, _: HostTrials(bench, HOST_TIMEOUT_S).run(),
         _left_hosts,
         trials=lambda plan: sum(not trial.reserve for trial in plan.host_faults),
-        trial_s=8.5,
+        trial_s=5.5,
         a_turn=HOSTS_A_TURN,
     ),
 )
