@@ -102,8 +102,8 @@ def test_a_killed_campaign_leaves_nothing(standing: Standing, stage: Stage, name
     assert not contents.open, files.guard_log.read_text(encoding="utf-8")
     assert contents.healed[-1].by == "guard"
     assert took_s <= LIMIT_S
-    assert leftovers(stage) == ()
     after = whole(stage)
     assert after.holds, after
+    assert leftovers(stage) == ()  # asked of Toxiproxy too, which a host that was killed has to start again
     print(f"{name}: undone {took_s:.2f} s, whole {time.monotonic() - begin:.2f} s after the kill")
     assert stage.until(lambda: Proof(guard_pid(files) is None), PATIENCE_S).holds
