@@ -126,6 +126,9 @@ class Keepalived:
         supervised = ("/bin/sh", "-c", SUPERVISE, str(self._ended(host)), *server)
         self._programs.ensure(host, Program("server", supervised))
         files = f"{self._site.folder}/{host}-keepalived"
+        if not self._programs.runs(host, "keepalived"):
+            for suffix in (".pid", "-vrrp.pid"):  # keepalived takes one that nobody has reaped for running
+                Path(files + suffix).unlink(missing_ok=True)
         argv = (
             str(self._site.tools.keepalived),
             *("--dont-fork", "--log-console", "--vrrp", "--use-file", f"{files}.conf"),
