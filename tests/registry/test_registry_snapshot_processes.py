@@ -63,7 +63,7 @@ while newest < last:
     if turn % 500 == 0:
         try:
             entries = reader.entries()
-        except SnapshotError as error:  # all at once, beside a writer that never rests: it may say that it cannot
+        except SnapshotError as error:  # all at once, beside a writer that never rests
             assert "faster than it can be read" in str(error), error
             continue
         numbers = {i.incarnation for e in entries.values() for i in e.instances}
