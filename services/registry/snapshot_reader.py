@@ -109,7 +109,13 @@ class SnapshotReader:
         return sorted(self.entries())
 
     def entries(self) -> dict[str, Entry]:
-        return self._attempt(self._read_all)
+        # What was copied whole and has its checksum stays true: it is decoded while the writer goes on.
+        header, payload = self._attempt(self._copy)
+        try:
+            return _decode_all(header, payload)
+        except layout.Damaged as error:
+            self.close()
+            raise SnapshotError(str(self.path), str(error), "restart hostd: it writes a new one") from error
 
     def generation(self) -> int:
         return self._attempt(_itself).header.generation
@@ -264,7 +270,7 @@ class SnapshotReader:
                 return self._remember(header, bytes(raw), entry)
         raise UnknownAgent(name)
 
-    def _read_all(self, view: _View) -> dict[str, Entry]:
+    def _copy(self, view: _View) -> tuple[layout.SlotHeader, bytes]:
         header = view.header
         base = self._identity.slot_at(header.generation) + layout.SLOT_HEADER_BYTES
         payload = os.pread(self._fd, header.payload_bytes, base)
@@ -272,16 +278,7 @@ class SnapshotReader:
             raise layout.Damaged("the file is cut short")
         if layout.payload_crc(payload, header.generation) != header.payload_crc:
             raise layout.Damaged("the payload fails its checksum")
-        found: dict[str, Entry] = {}
-        for at in range(0, header.cells * layout.CELL_BYTES, layout.CELL_BYTES):
-            cell = layout.Cell.unpack(payload[at : at + layout.CELL_BYTES], header.generation)
-            if cell.record_bytes:
-                sealed = payload[cell.record_at : cell.record_at + cell.record_bytes]
-                entry = _decode(layout.open_record(sealed, cell.record_bytes, header.generation))
-                found[entry.name] = entry
-        if len(found) != header.entries:
-            raise layout.Damaged(f"{len(found)} entries where the header counts {header.entries}")
-        return found
+        return header, payload
 
     def _remember(self, header: layout.SlotHeader, raw: bytes, entry: Entry) -> _Cached:
         self._forget(entry.name)
@@ -320,6 +317,19 @@ class SnapshotReader:
 
 class _Replaced(Exception):
     """The open file was superseded and another stands in its place."""
+
+
+def _decode_all(header: layout.SlotHeader, payload: bytes) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for at in range(0, header.cells * layout.CELL_BYTES, layout.CELL_BYTES):
+        cell = layout.Cell.unpack(payload[at : at + layout.CELL_BYTES], header.generation)
+        if cell.record_bytes:
+            sealed = payload[cell.record_at : cell.record_at + cell.record_bytes]
+            entry = _decode(layout.open_record(sealed, cell.record_bytes, header.generation))
+            found[entry.name] = entry
+    if len(found) != header.entries:
+        raise layout.Damaged(f"{len(found)} entries where the header counts {header.entries}")
+    return found
 
 
 def _itself(view: _View) -> _View:
