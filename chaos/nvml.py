@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,6 +24,8 @@ MB = 1 << 20
 SONAME = "libnvidia-ml.so.1"
 STUB = "THREENINES_NVML_STUB"
 """The stand-in's folder: a file for each process that presses on the device."""
+SAMPLE_S = 1.0
+"""The longest time over which a driver samples utilisation (nvmlUtilization_t)."""
 _SOURCE = Path(__file__).with_name("nvml_stub.c")
 
 
@@ -53,6 +56,9 @@ def look(device: int) -> GpuView:
 
     try:
         pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        if device >= count:
+            raise NoGpu(f"there is no GPU {device}: NVML has {count}, counted from 0")
         handle = pynvml.nvmlDeviceGetHandleByIndex(device)
         name = pynvml.nvmlDeviceGetName(handle)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
@@ -66,6 +72,19 @@ def look(device: int) -> GpuView:
         busy_percent=float(rates.gpu),
         simulated=simulated,
     )
+
+
+def settled(device: int) -> GpuView:
+    """A device now, without what loading the driver did to it just before. Raises NoGpu.
+
+    A driver that nobody holds is loaded by the look itself, and the memory that it scrubs counts as busy time
+    of a sample (nvmlDeviceGetUtilizationRates, note on ECC): then the next sample is the one that tells.
+    """
+    view = look(device)
+    if view.busy_percent > 0 and not view.simulated:
+        time.sleep(SAMPLE_S)
+        view = look(device)
+    return view
 
 
 def _pressures() -> Path:
@@ -96,7 +115,7 @@ def _built() -> Path:
 def main() -> int:
     """Prints the view, or one line why there is none."""
     try:
-        view = look(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+        view = settled(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     except (NoGpu, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
