@@ -35,15 +35,17 @@ class Takers:
 
     def __init__(self) -> None:
         self._held: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._troubles: dict[str, str] = {}
         self._folder = os.environ.get("THREENINES_DATA", "/tmp")  # noqa: S108  # a host always has its own
 
     def take(self, ask: m.Take) -> int:
         """How many processes take it now."""
         count = ask.amount if ask.resource is m.Resource.CPU else 1
-        kind, amount, seconds = ask.resource.value, str(ask.amount), str(ask.seconds)
-        argv: tuple[str, ...] = ("-S", "-m", "chaos.taker", kind, amount, seconds, self._folder)
+        # Their parent by name: one that starts late must not take whoever inherits it for that.
+        kind, limits = ask.resource.value, (str(ask.amount), str(ask.seconds), str(os.getpid()))
+        argv: tuple[str, ...] = ("-S", "-m", "chaos.taker", kind, *limits, self._folder)
         if kind.startswith("gpu-"):
-            argv = ("-m", "chaos.gpu_taker", kind.removeprefix("gpu-"), amount, str(ask.device), seconds)
+            argv = ("-m", "chaos.gpu_taker", kind.removeprefix("gpu-"), *limits, str(ask.device))
         self._held[ask.id] = [
             subprocess.Popen(
                 (sys.executable, *argv),
@@ -58,11 +60,13 @@ class Takers:
 
     def taken(self, ask: m.Taken) -> m.TakenView:
         cpu_s = memory = disk = 0.0
-        alive, trouble = 0, ""
+        alive = 0
         for child in self._held.get(ask.id, ()):
             if child.poll() is not None:
                 if child.returncode > 0 and child.stderr is not None:
-                    trouble = child.stderr.read().decode(errors="replace").strip() or trouble
+                    said = child.stderr.read().decode(errors="replace").strip()
+                    if said:  # only once: whoever looks later is told it too
+                        self._troubles[ask.id] = said
                 continue
             alive += 1
             with contextlib.suppress(OSError, ValueError, IndexError):  # it ends now, or holds no disk
@@ -75,7 +79,7 @@ class Takers:
             memory_mb=memory,
             disk_mb=disk,
             disk_free_mb=_disk(self._folder)[0],
-            trouble=trouble,
+            trouble=self._troubles.get(ask.id, ""),
         )
 
     def leave(self, ask: m.Leave) -> int:
@@ -85,6 +89,7 @@ class Takers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for fault in [ask.id] if ask.id else list(self._held):
+            self._troubles.pop(fault, None)
             for child in self._held.pop(fault, ()):
                 child.wait()
                 if child.stderr is not None:

@@ -1,17 +1,15 @@
 /* A stand-in for NVIDIA's management library where there is no driver, under the unmodified nvidia-ml-py.
  *
- * One device of 24 GiB. $THREENINES_NVML_STUB is a folder; each file in it is named by the process that presses
- * on the device and holds "MiB PERCENT". What a process took is free again when it has ended, as with a driver.
+ * One device of 24 GiB. $THREENINES_NVML_STUB is a folder; each file in it is of a process that presses on the
+ * device, locked by it, and holds "MiB PERCENT". What a process took is free again when it has ended, as with a
+ * driver: its lock has gone with it.
  * The functions and structures are those of nvml.h (https://docs.nvidia.com/deploy/nvml-api/).
  */
 
 #include <dirent.h>
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/types.h>
+#include <sys/file.h>
 
 enum { OK = 0, INVALID = 2, NOT_FOUND = 6 };
 static const unsigned long long MIB = 1ULL << 20, TOTAL = 24ULL << 30, IDLE = 300ULL << 20;
@@ -26,15 +24,13 @@ static void sum(unsigned long long *used, unsigned int *busy) {
     *used = IDLE;
     *busy = 0;
     while (all && (entry = readdir(all))) {
-        long pid = strtol(entry->d_name, NULL, 10);
         unsigned long long mib = 0;
         unsigned int percent = 0;
         char path[4096];
         FILE *file;
-        if (pid <= 0 || (kill((pid_t)pid, 0) && errno == ESRCH)) continue;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
         if (!(file = fopen(path, "r"))) continue;
-        if (fscanf(file, "%llu %u", &mib, &percent) == 2) {
+        if (flock(fileno(file), LOCK_SH | LOCK_NB) && fscanf(file, "%llu %u", &mib, &percent) == 2) {
             *used += mib * MIB;
             *busy += percent;
         }

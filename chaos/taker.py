@@ -1,7 +1,8 @@
-"""`python -m chaos.taker RESOURCE AMOUNT SECONDS FOLDER`: holds a resource until its time or its parent ends.
+"""`python -m chaos.taker RESOURCE AMOUNT SECONDS PARENT FOLDER`: holds a resource until its time ends.
 
-Nothing of it can stay: memory and processor go with the process, and so does the disk, because the file has
-no name. RESOURCE is cpu (one process of them), memory (AMOUNT MiB) or disk (all but AMOUNT MiB of FOLDER's).
+It ends with the process PARENT too. Nothing of it can stay: memory and processor go with the process, and
+so does the disk, because the file has no name. RESOURCE is cpu (one process of them), memory (AMOUNT MiB) or
+disk (all but AMOUNT MiB of FOLDER's).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _STEP_MB = 16
 
 
 def main(arguments: list[str]) -> int:
-    resource, amount, seconds, folder = arguments[0], int(arguments[1]), float(arguments[2]), arguments[3]
-    parent, end = os.getppid(), time.monotonic() + seconds
+    resource, amount, seconds, parent, folder = arguments
+    end = time.monotonic() + float(seconds)
 
     def over() -> bool:
-        return os.getppid() != parent or time.monotonic() >= end
+        return os.getppid() != int(parent) or time.monotonic() >= end
 
     with contextlib.suppress(OSError):  # when memory ends, this process goes first
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -36,9 +37,9 @@ def main(arguments: list[str]) -> int:
         if resource == "cpu":
             burn(over)
         elif resource == "memory":
-            hold_memory(amount, over)
+            hold_memory(int(amount), over)
         else:
-            hold_disk(Path(folder), amount, over)
+            hold_disk(Path(folder), int(amount), over)
     except (OSError, MemoryError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
