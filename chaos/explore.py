@@ -1,4 +1,7 @@
-"""Faults at random from a seed: which, on whom, when and how long. The same seed and fleet give the same."""
+"""Faults at random from a seed: which, on whom, when and how long.
+
+The same seed, fleet and capabilities of the substrate give the same.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from chaos.admission import beyond_limits, overlap
 from chaos.errors import BadFault, ChaosError
-from chaos.fault import Radius
+from chaos.fault import Radius, kind_of
 from chaos.scenario import Load, Random, Scenario, Step, Value
 from chaos.scenario_looks import Served
 from chaos.stage import Stage
@@ -65,7 +68,7 @@ KINDS: Mapping[str, Draw] = {
     "host-freeze": lambda c, s: {"host": _worker(c, s)},
     "host-cut-off": lambda c, s: {"host": _worker(c, s)},
 }
-"""What may be drawn, and how its parameters are."""
+"""What may be drawn where the substrate can do it, and how its parameters are."""
 HOST_KINDS = frozenset({"host-kill", "host-freeze", "host-cut-off"})
 
 
@@ -74,7 +77,7 @@ def draw_steps(wish: Random, stage: Stage, seed: int) -> tuple[Step, ...]:
 
     Raises BadFault when no such fault can be drawn.
     """
-    kinds = wish.faults or tuple(KINDS)
+    kinds = wish.faults or tuple(kind for kind in KINDS if not stage.lacks(kind_of(kind).needs))
     for kind in kinds:
         if kind not in KINDS:
             raise BadFault(f"random {kind!r}", "is not drawn at random", f"choose of {', '.join(KINDS)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from chaos.errors import BadFault
+from infra.substrates.base import Capability
 
 if TYPE_CHECKING:
     from chaos.stage import Stage
@@ -69,6 +70,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     group: ClassVar[str]
     """Link, process, host, resource, gpu, dependency."""
     summary: ClassVar[str]
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+    """What the substrate has to be able to do. Plans ask it as well as `chaos.session`."""
     effect_within_s: ClassVar[float] = 3.0
     """How long the proof of effect may take to come."""
 

@@ -39,6 +39,8 @@ class FaultView(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     summary: str
     parameters: tuple[Parameter, ...] = ()
+    needs: tuple[str, ...] = ()
+    """What the substrate has to be able to do."""
 
 
 def fault_views() -> tuple[FaultView, ...]:
@@ -67,7 +69,13 @@ def view_of(kind: type[Fault]) -> FaultView:
                 description=getattr(meta, "description", None) or "",
             )
         )
-    return FaultView(name=kind.name, group=kind.group, summary=kind.summary, parameters=tuple(parameters))
+    return FaultView(
+        name=kind.name,
+        group=kind.group,
+        summary=kind.summary,
+        parameters=tuple(parameters),
+        needs=tuple(sorted(kind.needs)),
+    )
 
 
 def listing() -> str:
@@ -101,6 +109,8 @@ def shown(name: str) -> str:
         given = "needed" if one.required else f"default {one.default if one.default is not None else 'none'}"
         bounds = "" if one.least is None else f", {one.least:g} to {one.most:g}" if one.most else ""
         lines.append(f"  {one.name:<14} {one.type:<24} {one.description} ({given}{bounds})")
+    if view.needs:
+        lines += ["", f"needs: a substrate with {', '.join(view.needs)}"]
     proof = " ".join((kind.effect.__doc__ or "").split())
     if proof and kind.effect is not Fault.effect:
         lines += ["", f"proof: {proof}"]

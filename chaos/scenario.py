@@ -19,10 +19,11 @@ from msgspec import Meta
 
 from chaos.admission import overlap
 from chaos.errors import BadFault
-from chaos.fault import Fault
+from chaos.fault import Fault, kind_of
 from chaos.parameters import make_fault
 from chaos.scenario_looks import AnyLook, LoadHolds
 from chaos.stage import Stage
+from infra.substrates.base import Capability
 
 SCHEMA = "threenines.scenario/1"
 _ROW = re.compile(r"(SD|PF|OB|RL|RK|VR|EV)-[0-9]+")
@@ -226,10 +227,20 @@ def every_step(scenario: Scenario) -> tuple[Step, ...]:
     return (*scenario.steps, *(step for level in levels for step in level))
 
 
+def needs(scenario: Scenario) -> frozenset[Capability]:
+    """What the substrate has to be able to do for every fault that the scenario names. Raises BadFault.
+
+    Random faults of any kind need nothing: they are drawn of what the substrate can do.
+    """
+    drawn = scenario.random.faults if scenario.random else ()
+    kinds = {*drawn, *(step.fault for step in every_step(scenario))}
+    return frozenset().union(*(kind_of(kind).needs for kind in kinds))
+
+
 def fits(scenario: Scenario, stage: Stage) -> None:
     """Raises ScenarioError when the stack lacks what the scenario names, or faults would overlap on a target.
 
-    What the stack cannot do (no clocks of its own, …) is Refused when the fault begins.
+    What the substrate cannot do (`needs`) is Refused when the fault begins; a night does not plan it at all.
     """
     fleet, needs = stage.fleet, scenario.topology
     where = f"scenario {scenario.name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from chaos.scenario import Scenario, load_scenario, shipped
+from chaos.scenario import Scenario, every_step, load_scenario, needs, shipped
 
 BEGIN, END = "<!-- scenarios: python -m chaos.scenario_listing docs/scenarios.md -->", "<!-- /scenarios -->"
 
@@ -22,6 +22,8 @@ class ScenarioView(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...]
     about_s: float
     expected: str
+    needs: tuple[str, ...] = ()
+    """What the substrate has to be able to do."""
 
 
 def scenario_views() -> tuple[ScenarioView, ...]:
@@ -38,6 +40,7 @@ def view_of(scenario: Scenario) -> ScenarioView:
         faults=_faults(scenario),
         about_s=round(scenario.about_s),
         expected=" ".join(scenario.expected.split()),
+        needs=tuple(sorted(needs(scenario))),
     )
 
 
@@ -50,6 +53,8 @@ def shown(scenario: Scenario) -> str:
         f"expected  {view.expected}",
         f"rows      {', '.join(view.rows)}",
     ]
+    if view.needs:
+        lines.append(f"needs     a substrate with {', '.join(view.needs)}")
     if scenario.load is not None:
         on = f" on {', '.join(scenario.load.hosts)}" if scenario.load.hosts else " on every worker"
         lines.append(f"load      {scenario.load.workload}{on}")
@@ -80,8 +85,6 @@ def table() -> str:
 def _faults(scenario: Scenario) -> tuple[str, ...]:
     if scenario.random is not None:
         return tuple(f"{scenario.random.count} of {one}" for one in scenario.random.faults) or ("any",)
-    from chaos.scenario import every_step
-
     return tuple(dict.fromkeys(step.fault for step in every_step(scenario)))
 
 

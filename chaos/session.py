@@ -207,6 +207,7 @@ class Session:
         Raises BadFault, Refused before anything was done; after that it returns, with `trouble` said.
         """
         fault.check(self.stage)
+        self.stage.require(fault)
         with self._lock:
             radius = fault.radius(self.stage)
             self._admit(fault, radius)

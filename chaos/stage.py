@@ -11,7 +11,7 @@ import msgspec
 
 from chaos import messages as m
 from chaos.errors import BadFault, NotReached, Refused
-from chaos.fault import Measure, Proof
+from chaos.fault import Fault, Measure, Proof
 from chaos.reach import ANSWER_S, Reach
 from infra import substrates
 from infra.hostd_api import HostdApi, HostdError, InstanceView
@@ -139,13 +139,18 @@ class Stage:
         """The agents whose home a host is."""
         return frozenset(agent.name for agent in self.fleet.agents if agent.home == host)
 
-    def require(self, capability: Capability, fault: str) -> None:
-        """Raises Refused when the substrate cannot do it."""
-        if capability not in self.substrate.capabilities():
+    def lacks(self, needs: frozenset[Capability]) -> tuple[Capability, ...]:
+        """What of that the substrate cannot do here."""
+        return tuple(sorted(needs - self.substrate.capabilities())) if needs else ()
+
+    def require(self, fault: Fault) -> None:
+        """Raises Refused when the substrate cannot do what the fault needs."""
+        lacks = self.lacks(fault.needs)
+        if lacks:
             raise Refused(
-                fault,
+                fault.name,
                 f"the substrate {self.environment.substrate} of stack {self.environment.stack} "
-                f"has no {capability.value}",
+                f"has no {', '.join(lacks)}",
                 "run it on a stack whose hosts can do that",
             )
 

@@ -40,6 +40,7 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
     gate = scenario_views.with_scenarios(
         gate, sum(grading.passes(results[name]) for name in plans), len(plans), scenarios
     )
+    gate = scenario_views.with_left_out(gate, scenarios, files.plan.left_out)
     before = {c.id: c for c in earlier.criteria} if earlier is not None else {}
     return Report(
         run=files.run,
@@ -59,6 +60,7 @@ def assemble(files: RunFiles, earlier: Report | None = None) -> Report:
         instruments=files.verdicts.instruments,
         projections=files.verdicts.projections,
         scenarios=scenarios,
+        left_out=files.plan.left_out,
         selftest=files.selftest,
         notes=files.notes,
         grading_rule=grading.RULE,

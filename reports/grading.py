@@ -32,6 +32,8 @@ RULE = (
     "The gate judges what the profile planned, and nothing else: one planned criterion that fails, or one "
     "that passed in the last accepted run and fails now, fails it; one that is undecided, void or missing "
     "leaves it inconclusive; it passes when every planned criterion passes and the run came to its end.",
+    "What the hosts of the stack cannot do is left out of the plan before the first trial. It is named with "
+    "its reason, it counts neither as passed nor as failed, and it proves no row.",
     "The gate's grade is the share of planned criteria that pass: A all, B 95 %, C 85 %, D 70 %, else F. "
     "With a failure it is C at best. It stands beside the number of rows that it speaks about.",
     "A row is as good as the worst of its parts. It is proven when all of them pass by evidence that the row "

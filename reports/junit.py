@@ -29,7 +29,7 @@ def render(report: Report) -> bytes:
         if report.run.started:
             suite.set("timestamp", _clean(report.run.started.removesuffix("Z")))
         totals = [a + b for a, b in zip(totals, counts, strict=True)]
-    more = scenario_views.junit(root, report.scenarios, _clean)
+    more = scenario_views.junit(root, report.scenarios, report.left_out, _clean)
     totals = [a + b for a, b in zip(totals, more, strict=True)]
     if report.verdict is not Verdict.PASS and totals[1] == 0:
         # Nothing failed by itself, yet the gate does not pass (cut short, other plan, nothing planned).

@@ -30,7 +30,7 @@ def render(report: Report) -> str:
     planned = [c for c in report.criteria if c.planned]
     if planned:
         lines += _table(planned)
-    lines += scenario_views.markdown(report.scenarios, escape)
+    lines += scenario_views.markdown(report.scenarios, report.left_out, escape)
     lines += _categories(report)
     lines += _rest(report)
     lines += [

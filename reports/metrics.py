@@ -84,7 +84,7 @@ class _Once:
                 family.add_metric([*scope, category.id], getattr(category, field), timestamp=at)
             yield family
         yield from self._criteria(scope, at, codes)
-        yield from scenario_views.metrics(report.scenarios, scope, _SCOPE, at, _CODES)
+        yield from scenario_views.metrics(report.scenarios, report.left_out, scope, _SCOPE, at, _CODES)
 
     def _criteria(self, scope: list[str], at: float, codes: str) -> Iterator[Metric]:
         shown = [c for c in self._report.criteria if c.planned or c.verdict is not Verdict.NOT_MEASURED]

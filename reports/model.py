@@ -29,6 +29,7 @@ from enum import StrEnum
 import msgspec
 
 from reports.scenarios import FaultTold as FaultTold
+from reports.scenarios import LeftOut as LeftOut
 from reports.scenarios import LookTold as LookTold
 from reports.scenarios import PlannedScenario as PlannedScenario
 from reports.scenarios import ScenarioResult as ScenarioResult
@@ -200,6 +201,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     categories: tuple[Category, ...]
     criteria: tuple[PlannedCriterion, ...]
     scenarios: tuple[PlannedScenario, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     created: str | None = None
     schema: str = PLAN_SCHEMA
 
@@ -504,6 +506,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     instruments: tuple[InstrumentError, ...] = ()
     projections: tuple[Projection, ...] = ()
     scenarios: tuple[ScenarioResult, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """Scenarios that this stack cannot run: told and counted, never as passed."""
     selftest: SelfTest | None = None
     notes: tuple[str, ...] = ()
     """What the rendering has to say: files beside the run that could not be used."""

@@ -113,7 +113,7 @@ def page(report: Report, series: SeriesFile | None) -> str:
         run_plots=_drawn(by_criterion.get(RUN_WIDE, []), None, "run"),
         has_series=series is not None,
         scenarios=scenario_views.urgent_first(report.scenarios),
-        scenario_summary=scenario_views.summary(report.scenarios),
+        scenario_summary=scenario_views.summary(report.scenarios, report.left_out),
         title=words.title_of(report),
     )
 

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from reports import figures
 from reports.grading import Gate, grade_share
-from reports.model import ScenarioResult, Verdict
+from reports.model import LeftOut, ScenarioResult, Verdict
 
 SUITE = "Scenarios"
 _PHASES = ("before", "during", "after")
@@ -42,13 +42,39 @@ def with_scenarios(gate: Gate, passed: int, planned: int, scenarios: Sequence[Sc
     return Gate(Verdict.INCONCLUSIVE if open_ else Verdict.PASS, grade, reason)
 
 
-def summary(scenarios: Sequence[ScenarioResult]) -> str:
-    """How many passed, failed, were not proven and were not run, in a sentence."""
+def with_left_out(gate: Gate, scenarios: Sequence[ScenarioResult], left_out: Sequence[LeftOut]) -> Gate:
+    """The same gate, which names what the plan leaves out: that makes it neither better nor worse."""
+    if not left_out or gate.verdict is Verdict.VOID:
+        return gate
+    return dataclasses.replace(gate, reason=f"{gate.reason}; {missing(scenarios, left_out)}")
+
+
+def missing(scenarios: Sequence[ScenarioResult], left_out: Sequence[LeftOut]) -> str:
+    """How many of all scenarios the plan leaves out, which and why, in words."""
+    needed = ", ".join(f"{one.name} needs {' and '.join(one.lacks)}" for one in left_out)
+    of = f"{len(left_out)} of {figures.plural(len(scenarios) + len(left_out), 'scenario')} left out"
+    return f"{of}: {needed}, which the substrate {left_out[0].substrate} lacks here"
+
+
+def unexercised(scenarios: Sequence[ScenarioResult], left_out: Sequence[LeftOut]) -> tuple[str, ...]:
+    """Rows that only scenarios exercise which are left out."""
+    exercised = {row for one in scenarios for row in one.rows}
+    rows = dict.fromkeys(row for one in left_out for row in one.rows)
+    return tuple(row for row in rows if row not in exercised)
+
+
+def summary(scenarios: Sequence[ScenarioResult], left_out: Sequence[LeftOut] = ()) -> str:
+    """How many passed, failed, were not proven, were not run and were left out, in a sentence or three."""
     counts = Counter(one.verdict for one in scenarios)
     parts = [f"{counts[Verdict.PASS]} passed", f"{counts[Verdict.FAIL]} failed"]
     parts.append(f"{counts[Verdict.INCONCLUSIVE] + counts[Verdict.VOID]} could not be decided")
     parts.append(f"{counts[Verdict.NOT_MEASURED]} were not run")
-    return f"Of {figures.plural(len(scenarios), 'scenario')} {', '.join(parts)}."
+    told = [f"Of {figures.plural(len(scenarios), 'planned scenario')} {', '.join(parts)}."]
+    if left_out:
+        told.append(f"{missing(scenarios, left_out)}.")
+    if rows := unexercised(scenarios, left_out):
+        told.append(f"No planned scenario exercises {', '.join(rows)}.")
+    return " ".join(told)
 
 
 def why(one: ScenarioResult) -> str:
@@ -62,11 +88,13 @@ def urgent_first(scenarios: Sequence[ScenarioResult]) -> tuple[ScenarioResult, .
     return tuple(sorted(scenarios, key=lambda one: order.index(one.verdict)))
 
 
-def markdown(scenarios: Sequence[ScenarioResult], escape: Callable[[str], str]) -> list[str]:
+def markdown(
+    scenarios: Sequence[ScenarioResult], left_out: Sequence[LeftOut], escape: Callable[[str], str]
+) -> list[str]:
     """Lines of `report.md`; none without scenarios."""
-    if not scenarios:
+    if not scenarios and not left_out:
         return []
-    lines = ["### Scenarios", "", summary(scenarios), ""]
+    lines = ["### Scenarios", "", escape(summary(scenarios, left_out)), ""]
     lines += ["| | scenario | rows | before · during · after | why |", "|---|---|---|---|---|"]
     for one in urgent_first(scenarios):
         verdict = f"{figures.SIGNS[one.verdict]} {figures.WORDS[one.verdict].lower()}"
@@ -74,17 +102,24 @@ def markdown(scenarios: Sequence[ScenarioResult], escape: Callable[[str], str]) 
         name = f"{one.name} (simulated)" if one.simulated else one.name
         cells = (verdict, name, ", ".join(one.rows), phases, why(one))
         lines.append(f"| {' | '.join(map(escape, cells))} |")
+    for without in left_out:
+        cells = ("left out", without.name, figures.DASH, figures.DASH, without.why)
+        lines.append(f"| {' | '.join(map(escape, cells))} |")
     return [*lines, ""]
 
 
 def junit(
-    root: Element, scenarios: Sequence[ScenarioResult], clean: Callable[[str], str]
+    root: Element,
+    scenarios: Sequence[ScenarioResult],
+    left_out: Sequence[LeftOut],
+    clean: Callable[[str], str],
 ) -> tuple[int, int, int]:
     """Adds a suite; answers with its tests, failures and skipped. What is not proven is a failure too."""
-    if not scenarios:
+    tests = len(scenarios) + len(left_out)
+    if not tests:
         return 0, 0, 0
     suite = SubElement(root, "testsuite", name=SUITE)
-    failures = skipped = 0
+    failures, skipped = 0, len(left_out)
     for one in scenarios:
         case = SubElement(
             suite,
@@ -103,15 +138,19 @@ def junit(
         else:
             SubElement(case, "failure", message=message, type=one.verdict.value).text = text
             failures += 1
+    for without in left_out:
+        name = clean(f"{without.name} {without.title}")
+        case = SubElement(suite, "testcase", name=name, classname="scenarios", time="0.000")
+        SubElement(case, "skipped", message=clean(f"left out before the first trial: {without.why}"))
     for key, value in (
-        ("tests", len(scenarios)),
+        ("tests", tests),
         ("failures", failures),
         ("skipped", skipped),
         ("errors", 0),
     ):
         suite.set(key, str(value))
     suite.set("time", f"{sum(one.took_s or 0.0 for one in scenarios):.3f}")
-    return len(scenarios), failures, skipped
+    return tests, failures, skipped
 
 
 def _lines(one: ScenarioResult) -> Iterator[str]:
@@ -127,16 +166,25 @@ def _lines(one: ScenarioResult) -> Iterator[str]:
 
 def metrics(
     scenarios: Sequence[ScenarioResult],
+    left_out: Sequence[LeftOut],
     scope: list[str],
     labels: list[str],
     at: float,
     codes: dict[Verdict, int],
 ) -> Iterator[Metric]:
-    """Families of `metrics.prom`; none without scenarios."""
+    """Families of `metrics.prom`, each only where there is something to say."""
+    labels = [*labels, "scenario"]
+    if left_out:
+        skipped = GaugeMetricFamily(
+            "threenines_scenario_left_out", "1: the stack's hosts cannot run it.", labels=labels
+        )
+        for without in left_out:
+            skipped.add_metric([*scope, without.name], 1, timestamp=at)
+        yield skipped
     if not scenarios:
         return
     told = ", ".join(f"{code} {verdict.value}" for verdict, code in codes.items())
-    family = GaugeMetricFamily("threenines_scenario_verdict", f"{told}.", labels=[*labels, "scenario"])
+    family = GaugeMetricFamily("threenines_scenario_verdict", f"{told}.", labels=labels)
     for one in scenarios:
         family.add_metric([*scope, one.name], codes[one.verdict], timestamp=at)
     yield family

@@ -46,6 +46,29 @@ class PlannedScenario(msgspec.Struct, frozen=True, kw_only=True):
     """Of the scenario's file as this version ships it."""
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario that the plan leaves out, because the stack's hosts cannot do what its faults need.
+
+    Fixed before the first trial. It neither passes nor fails, and exercises no row.
+    """
+
+    name: str
+    title: str
+    rows: tuple[str, ...]
+    """What it would exercise elsewhere."""
+    lacks: tuple[str, ...]
+    """Capabilities."""
+    substrate: str
+    where: str
+    """The hosts on which it can be run."""
+
+    @property
+    def why(self) -> str:
+        """Why it is left out, in one line."""
+        needed = f"needs {' and '.join(self.lacks)}, which the substrate {self.substrate} lacks here"
+        return f"{needed}; it takes {self.where}"
+
+
 class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a planned scenario came to. Not measured: it was not run, and `why` says why not."""
 

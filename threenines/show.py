@@ -48,6 +48,8 @@ def show_report(report: Report, folder: Path, console: Console | None = None) ->
         )
         if c.remedy:
             console.print(Text(one_line(f"→ {c.remedy}")), soft_wrap=True, style="dim")
+    for one in report.left_out:
+        console.print(Text(one_line(f"left out: {one.name} {one.why}")), soft_wrap=True, style="dim")
     answer = words.answer(report)
     grade = f", grade {report.grade.value}" if report.grade is not None else ""
     head = Text(one_line(f"{answer.headline}{grade}"), style=f"bold {_STYLES[report.verdict]}")

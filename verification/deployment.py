@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Protocol
 
+from infra import substrates
 from infra.hostd_api import HostdApi, HostdError
 from infra.plan import Environment
-from infra.substrates.base import Substrate, SubstrateError
+from infra.substrates.base import Capability, Substrate, SubstrateError
 from infra.topology import Fleet, load_fleet
 from verification.campaigns.host_faults import heal_leftovers
 from verification.progress import Progress
@@ -23,6 +24,10 @@ class Deployment(Protocol):
 
     environment: Environment
     fleet: Fleet
+
+    def capabilities(self) -> frozenset[Capability]:
+        """What its hosts can do; also while it is down. Changes nothing. Raises SubstrateError."""
+        ...
 
     def alone(self) -> AbstractContextManager[None]:
         """Keeps other harnesses, and `down`, away from the stack; raises when one works with it."""
@@ -49,6 +54,11 @@ class LiveDeployment:
         self._ours = False
         self._substrate: Substrate | None = None
 
+    def capabilities(self) -> frozenset[Capability]:
+        """Raises SubstrateError."""
+        with closing(substrates.open_substrate(self.environment)) as substrate:
+            return substrate.capabilities()
+
     def alone(self) -> AbstractContextManager[None]:
         """Raises `infra.exclusive.Occupied`."""
         from infra.exclusive import exclusive
@@ -58,9 +68,8 @@ class LiveDeployment:
     def prepare(self, progress: Progress) -> Substrate:
         """Raises what `infra.automation.up` raises, and SubstrateError."""
         from infra import automation
-        from infra.substrates import open_substrate
 
-        substrate = open_substrate(self.environment)
+        substrate = substrates.open_substrate(self.environment)
         self._substrate = substrate
         for told in heal_leftovers(substrate, tuple(host.name for host in self.fleet.hosts)):
             progress.say(f"healed what an earlier run left: {told}")

@@ -1,4 +1,4 @@
-"""What a night does first, fixed in its plan: the most informative piece of work, then the next one. Pure.
+"""What a night does at all, and what first, fixed in its plan: the most informative piece of work. Pure.
 
 A piece is a campaign of trials or a scenario. Campaigns come first, because only all of their trials
 together prove anything; scenarios have what is left, each whole in itself. Of both that one comes first whose
@@ -16,8 +16,9 @@ from enum import StrEnum
 
 import msgspec
 
-from chaos.scenario import Scenario
-from reports.model import PlannedScenario, Report, Verdict, row_of
+from chaos.scenario import Scenario, needs
+from infra.substrates.base import Capability
+from reports.model import LeftOut, PlannedScenario, Report, Verdict, row_of
 
 SCENARIO_FRESH_DAYS = 7.0
 """A scenario that was run longer ago says nothing about today."""
@@ -161,6 +162,25 @@ def next_turn(waiting: Sequence[Piece], turns: Mapping[str, int], left_s: float)
         fitting,
         key=lambda piece: (piece.kind is Kind.SCENARIO, turns.get(piece.name, 0)),
         default=None,
+    )
+
+
+def admitted(
+    scenarios: Sequence[Scenario], can: frozenset[Capability], substrate: str
+) -> tuple[tuple[Scenario, ...], tuple[LeftOut, ...]]:
+    """The scenarios that a substrate which can do so much is able to run, and the others with the reason."""
+    lacks = {one.name: tuple(sorted(needs(one) - can)) for one in scenarios}
+    return tuple(one for one in scenarios if not lacks[one.name]), tuple(
+        LeftOut(
+            name=one.name,
+            title=one.title,
+            rows=one.rows,
+            lacks=tuple(capability.value for capability in lacks[one.name]),
+            substrate=substrate,
+            where=" and ".join(dict.fromkeys(capability.where for capability in lacks[one.name])),
+        )
+        for one in scenarios
+        if lacks[one.name]
     )
 
 

@@ -39,6 +39,7 @@ from verification.night_log import ALL_DONE, BUDGET, NightLog, Turn, TurnTold, r
 from verification.night_plan import (
     Kind,
     Piece,
+    admitted,
     judged_by,
     next_turn,
     ordered,
@@ -89,6 +90,8 @@ def run_night(
     that breaks is told in the report, and the night goes on.
     """
     plan = plan_night(wish, deployment, catalogue or load_catalogue())
+    for one in plan.left_out:
+        progress.say(f"left out: {one.name} {one.why}")
     with deployment.alone():
         command = f"threenines verify --profile {plan.profile} --seed {plan.seed} --budget {wish.budget_s:g}s"
         folder = RunFolder.create(wish.request.out, command, deployment, plan)
@@ -157,13 +160,15 @@ def plan_night(wish: NightRequest, deployment: Deployment, catalogue: Catalogue)
             f"profile {plan.profile} runs scenarios and this stack does not allow faults",
             "set threenines:chaos to true in its configuration",
         )
-    scenarios = tuple(planned_scenario(one) for one in wish.scenarios)
+    able, left_out = admitted(wish.scenarios, deployment.capabilities(), deployment.environment.substrate)
+    scenarios = tuple(planned_scenario(one) for one in able)
     fresh = {entry.id: entry.fresh_for_days for entry in catalogue.criteria}
     found = words(wish.earlier, deployment.environment.stack, fresh, datetime.now(UTC))
     pieces = (*night_campaigns.pieces(plan), *(scenario_piece(one) for one in scenarios))
     return msgspec.structs.replace(
         plan,
         scenarios=scenarios,
+        left_out=left_out,
         pieces=ordered([judged_by(piece, found) for piece in pieces]),
         budget_s=wish.budget_s,
     )

@@ -54,6 +54,7 @@ class RunFolder:
                 "load": f"{plan.load.workload}: {plan.load.per_s:g} operations/s on each host",
                 "fault trials": str(sum(not trial.reserve for trial in plan.faults)),
                 **({"scenarios": str(len(plan.scenarios))} if plan.scenarios else {}),
+                **({"left out": ", ".join(one.name for one in plan.left_out)} if plan.left_out else {}),
             },
         )
         write_file(path / PLAN_FILE, encoded)

@@ -18,13 +18,12 @@ class HostFault(Fault, frozen=True, kw_only=True):
     """Base of the faults on a host."""
 
     group = "host"
-    capability = Capability.KILL_HOST
+    needs = frozenset({Capability.KILL_HOST})
 
     host: Annotated[str, Meta(description="which host")]
 
     def check(self, stage: Stage) -> None:
         stage.host(self.host)
-        stage.require(self.capability, self.name)
         state = stage.substrate.inspect_host(self.host)
         if state is None or not state.running:
             raise Refused(f"{self.name} {self.host}", "it does not run now", "see threenines status")
@@ -78,7 +77,7 @@ class HostRestart(HostFault, frozen=True, kw_only=True):
 class HostFreeze(HostFault, frozen=True, kw_only=True):
     name = "host-freeze"
     summary = "Hold every process of a host still, as a machine that hangs."
-    capability = Capability.FREEZE_HOST
+    needs = frozenset({Capability.FREEZE_HOST})
 
     def inject(self, stage: Stage, trial: Trial) -> None:
         stage.substrate.freeze_host(self.host)
@@ -104,7 +103,7 @@ class HostCutOff(LinkCut, frozen=True, kw_only=True):
 class ClockFault(HostFault, frozen=True, kw_only=True):
     """Base of the faults on a host's clock; proved by its wall clock beside ours."""
 
-    capability = Capability.SET_CLOCK
+    needs = frozenset({Capability.SET_CLOCK})
 
     def undo(self, stage: Stage, trial: Trial) -> tuple[AnyUndo, ...]:
         offset_ms = clock_offset_ms(stage, self.host)

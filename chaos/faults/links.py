@@ -312,6 +312,8 @@ class LinkFault(Fault, frozen=True, kw_only=True):
     """Base of the faults on a host's own link."""
 
     group = _LINK
+    needs = frozenset({Capability.CUT_LINKS})
+
     host: Annotated[str, Meta(description="whose link")]
     peer: Annotated[str | None, Meta(description="the other host; left out: everybody, the operator too")] = (
         None
@@ -326,7 +328,6 @@ class LinkFault(Fault, frozen=True, kw_only=True):
             stage.host(self.peer)
             if self.peer == self.host:
                 raise BadFault(f"{self.name} peer", f"is {self.host} itself", "name another host")
-        stage.require(Capability.CUT_LINKS, self.name)
 
     def targets(self, stage: Stage) -> frozenset[str]:
         return frozenset({f"link/{self.host}"})
@@ -368,13 +369,10 @@ class LinkCut(LinkFault, frozen=True, kw_only=True):
 class LinkPacketLoss(LinkFault, frozen=True, kw_only=True):
     name = "link-packet-loss"
     summary = "Lose a random share of the packets between a host and another one, or everybody."
+    needs = frozenset({Capability.CUT_LINKS, Capability.LOSE_PACKETS})
     effect_within_s = 6.0
 
     share: Annotated[float, Meta(description="of the packets", ge=0.01, le=0.95)] = 0.2
-
-    def check(self, stage: Stage) -> None:
-        super().check(stage)
-        stage.require(Capability.LOSE_PACKETS, self.name)
 
     def inject(self, stage: Stage, trial: Trial) -> None:
         stage.substrate.cut(self.host, self.peer, self.direction, self.share)

@@ -151,6 +151,7 @@ class DiskSlow(Fault, frozen=True, kw_only=True):
     name = "disk-slow"
     group = "resource"
     summary = "Limit what a host's disk takes in a second (where the substrate can)."
+    needs = frozenset({Capability.SLOW_DISK})
     effect_within_s = 30.0
 
     host: Annotated[str, Meta(description="which host")]
@@ -158,7 +159,6 @@ class DiskSlow(Fault, frozen=True, kw_only=True):
 
     def check(self, stage: Stage) -> None:
         stage.host(self.host)
-        stage.require(Capability.SLOW_DISK, self.name)
 
     def targets(self, stage: Stage) -> frozenset[str]:
         return frozenset({f"disk/{self.host}"})

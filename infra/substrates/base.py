@@ -31,6 +31,21 @@ class Capability(StrEnum):
     SLOW_DISK = "slow-disk"
     """A limit on what the host's disk takes in a second."""
 
+    @property
+    def where(self) -> str:
+        """The hosts that can do it, in words."""
+        return _WHERE[self]
+
+
+_WHERE = {
+    Capability.KILL_HOST: "hosts of the process substrate",
+    Capability.FREEZE_HOST: "hosts of the process substrate",
+    Capability.CUT_LINKS: "hosts in network namespaces (root, and a kernel with cls_bpf)",
+    Capability.LOSE_PACKETS: "hosts in network namespaces (root, and a kernel with cls_bpf)",
+    Capability.SET_CLOCK: "hosts with clocks of their own, which no substrate of this version makes",
+    Capability.SLOW_DISK: "hosts with disks of their own, which no substrate of this version makes",
+}
+
 
 class Direction(StrEnum):
     """Which packets, as the host itself sees them."""
@@ -131,7 +146,7 @@ class Substrate(Protocol):
         ...
 
     def capabilities(self) -> frozenset[Capability]:
-        """What this substrate can do here beyond what all can."""
+        """What this substrate can do here beyond what all can; of a stack that is down: could, were it up."""
         ...
 
     def freeze_host(self, name: str) -> None:

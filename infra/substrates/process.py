@@ -94,7 +94,7 @@ class ProcessSubstrate:
     def capabilities(self) -> frozenset[Capability]:
         """Links can be cut where hosts have some; clock and disk are the machine's."""
         found = {Capability.KILL_HOST, Capability.FREEZE_HOST}
-        if self._stack.record().mode == NetworkMode.NAMESPACE and links.possible():
+        if self._stack.mode() == NetworkMode.NAMESPACE and links.possible():
             found |= {Capability.CUT_LINKS, Capability.LOSE_PACKETS}
         return frozenset(found)
 

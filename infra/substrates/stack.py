@@ -46,6 +46,14 @@ class Stack:
             raise SubstrateError(f"stack {self.name}", "it does not stand here", "run up first")
         return record
 
+    def mode(self) -> str:
+        """How hosts get addresses: as decided; before the first one is made, as it would be decided now.
+
+        Raises SubstrateError when the network that the environment wants cannot be had.
+        """
+        record = self._standing()
+        return self._wanted_network().mode if record is None else record.mode
+
     def network(self, record: StackRecord | None = None) -> Network:
         """The stack's network, as decided."""
         record = record or self.record()
@@ -181,9 +189,8 @@ class Stack:
     # -- inner
 
     def _decided(self) -> StackRecord:
-        record = self.layout.read()
-        wanted = self.environment
-        if record is not None and self.layout.host_names():
+        record, wanted = self._standing(), self.environment
+        if record is not None:
             fits = wanted.network in (NetworkMode.AUTO, record.mode)
             if fits and wanted.subnet_index == record.subnet_index:
                 return record
@@ -192,7 +199,7 @@ class Stack:
                 f"it stands on network {record.mode}, subnet_index {record.subnet_index}",
                 "bring it down before you change them",
             )
-        network = choose(wanted.network, self.name, wanted.subnet_index)
+        network = self._wanted_network()
         group = group_base(self.name)
         record = StackRecord(
             mode=network.mode,
@@ -203,6 +210,13 @@ class Stack:
         )
         self.layout.write(record)
         return record
+
+    def _standing(self) -> StackRecord | None:
+        """What was decided, while there is a host for which it holds."""
+        return self.layout.read() if self.layout.host_names() else None
+
+    def _wanted_network(self) -> Network:
+        return choose(self.environment.network, self.name, self.environment.subnet_index)
 
     def _with_hosts(self, record: StackRecord, names: tuple[str, ...]) -> StackRecord:
         hosts = dict(record.hosts)

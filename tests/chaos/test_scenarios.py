@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import threading
@@ -14,15 +15,26 @@ import pytest
 from chaos.admission import overlap
 from chaos.errors import LeaseLost
 from chaos.explore import APART_S, HOST_KINDS, KINDS, draw_steps, exploration
-from chaos.fault import Proof
+from chaos.fault import Proof, catalogue
 from chaos.journal import Journal
-from chaos.scenario import Random, Scenario, ScenarioError, cells, fits, load_scenario, read_scenario, shipped
+from chaos.scenario import (
+    Random,
+    Scenario,
+    ScenarioError,
+    cells,
+    fits,
+    load_scenario,
+    needs,
+    read_scenario,
+    shipped,
+)
 from chaos.scenario_listing import BEGIN, END, table
 from chaos.scenario_looks import PromQL
 from chaos.scenario_play import play
 from chaos.session import Outcome, Session
 from chaos.stage import Stage
 from infra.environment import load_environment
+from infra.substrates.base import Capability
 from threenines.__main__ import run
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +165,58 @@ def test_every_kind_can_be_drawn(stage: Stage) -> None:
         make_fault(kind, draw(random.Random(1), stage)).targets(stage)
 
 
+def test_at_random_only_what_the_substrate_can_do_is_drawn(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn() -> set[str]:
+        return {s.fault for seed in range(30) for s in draw_steps(Random(seed=seed, count=12), stage, seed)}
+
+    monkeypatch.setattr(stage.substrate, "capabilities", lambda: frozenset(Capability))
+    assert "host-cut-off" in drawn()
+    whole = draw_steps(Random(seed=3, count=12), stage, 3)
+    assert whole == draw_steps(Random(seed=3, count=12, faults=tuple(KINDS)), stage, 3)
+    monkeypatch.setattr(stage.substrate, "capabilities", lambda: frozenset({Capability.KILL_HOST}))
+    assert {"host-cut-off", "host-freeze"} & drawn() == set()
+    assert "host-kill" in drawn()
+
+
+CALLS = {
+    "kill_host": Capability.KILL_HOST,
+    "freeze_host": Capability.FREEZE_HOST,
+    "cut": Capability.CUT_LINKS,
+    "step_clock": Capability.SET_CLOCK,
+    "slow_disk": Capability.SLOW_DISK,
+}
+"""What of a substrate only some can do, by the method that does it."""
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_a_fault_says_what_it_needs_of_the_substrate(name: str) -> None:
+    kind = catalogue()[name]
+    source = inspect.getsource(kind.inject)
+    used = {capability for call, capability in CALLS.items() if f"substrate.{call}(" in source}
+    assert used == kind.needs - {Capability.LOSE_PACKETS}
+
+
+def test_a_scenario_needs_what_its_faults_need() -> None:
+    needed = {name: needs(load_scenario(name)) for name in shipped()}
+    assert needed["slow-disk"] == {Capability.SLOW_DISK}
+    assert needed["lossy-link"] == {Capability.CUT_LINKS, Capability.LOSE_PACKETS}
+    assert needed["cut-off-mainpc"] == {Capability.CUT_LINKS}
+    assert needed["random-agents"] == needed["joint-pressure"] == needed["redis-down"] == frozenset()
+    drawn = msgspec.structs.replace(
+        load_scenario("random-agents"), random=Random(seed=1, faults=("process-kill", "host-kill"))
+    )
+    assert needs(drawn) == {Capability.KILL_HOST}
+    assert needs(exploration(1, 60.0)) == frozenset(), "it is drawn of what the substrate can do"
+    joint = load_scenario("joint-pressure")
+    assert joint.design is not None
+    slow = load_scenario("slow-disk").steps
+    columns = {**joint.design.columns, "gpu-free": slow}
+    design = msgspec.structs.replace(joint.design, columns=columns)
+    assert needs(msgspec.structs.replace(joint, design=design)) == {Capability.SLOW_DISK}
+
+
 def test_an_exploration_is_as_long_as_its_budget(stage: Stage) -> None:
     explored = exploration(7, 300.0)
     assert explored.random is not None
@@ -204,6 +268,16 @@ def test_the_command_lists_and_shows_them(capsys: pytest.CaptureFixture[str]) ->
     assert all(one["rows"] for one in listed)
     assert run(["chaos", "show", "kill-mainpc"]) == 0
     assert "every agent is served by pc2 (within 5 s)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["slow-disk", "disk-slow"])
+def test_what_it_takes_of_the_substrate_is_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["chaos", "show", name]) == 0
+    assert "a substrate with slow-disk" in capsys.readouterr().out
+    assert run(["chaos", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    told = {one["name"]: one["needs"] for one in (*listed["faults"], *listed["scenarios"])}
+    assert (told[name], told["process-kill"], told["redis-down"]) == (["slow-disk"], [], [])
 
 
 class _Losing:

@@ -110,6 +110,28 @@ def test_without_proof_a_trial_is_void_and_healed_all_the_same(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("unguarded")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "disk-slow",
+            "disk-slow: the substrate process of stack .* has no slow-disk; run it on a stack whose",
+        ),
+        ("clock-step", "has no set-clock;"),
+        ("link-packet-loss", "has no lose-packets;"),
+    ],
+)
+def test_what_the_substrate_cannot_do_is_refused_before_anything(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    session, recorder = opened(tmp_path)
+    with session, pytest.raises(Refused, match=told):
+        session.begin(make_fault(name, {"host": "a"}))
+    assert recorder.calls == ["close"]
+    assert [entry.event for entry in read_journal(session.journal.path)] == ["session"]
+
+
+@pytest.mark.usefixtures("unguarded")
 def test_what_cannot_be_undone_is_said_and_stays_on_the_ledger(tmp_path: Path) -> None:
     session, recorder = opened(tmp_path)
     recorder.broken.add("thaw_host")

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from infra.plan import Environment, NetworkMode
+from infra.substrates import links
 from infra.substrates import network as module
-from infra.substrates.base import SubstrateError
+from infra.substrates.base import Capability, SubstrateError
 from infra.substrates.layout import Layout, check_run_folder
 from infra.substrates.network import LoopbackNetwork, NamespaceNetwork, choose
+from infra.substrates.process import ProcessSubstrate
+from tests.substrate.conftest import MakeEnvironment
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,47 @@ def test_what_cannot_be_had_is_said(
     monkeypatch.setattr(module, "_obstacle", lambda: "only root may make them")
     with pytest.raises(SubstrateError, match=what):
         choose(wanted, "t", index)
+
+
+ALL_CAN = {Capability.KILL_HOST, Capability.FREEZE_HOST}
+CAN_CUT = {*ALL_CAN, Capability.CUT_LINKS, Capability.LOSE_PACKETS}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "obstacle", "kernel", "can"),
+    [
+        ("auto", None, True, CAN_CUT),
+        ("auto", None, False, ALL_CAN),
+        ("auto", "only root may make them", True, ALL_CAN),
+        ("loopback", None, True, ALL_CAN),
+        ("namespace", None, True, CAN_CUT),
+    ],
+)
+def test_a_stack_that_is_down_tells_what_it_could_do(
+    make_environment: MakeEnvironment,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    wanted: str,
+    obstacle: str | None,
+    kernel: bool,
+    can: set[Capability],
+) -> None:
+    monkeypatch.setattr(module, "_obstacle", lambda: obstacle)
+    monkeypatch.setattr(links, "possible", lambda: kernel)
+    assert ProcessSubstrate(make_environment(wanted)).capabilities() == can
+    assert list(tmp_path.iterdir()) == [], "asking decides nothing"
+
+
+def test_a_network_that_cannot_be_had_tells_no_capabilities(
+    make_environment: MakeEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_obstacle", lambda: "only root may make them")
+    with pytest.raises(SubstrateError, match="no network namespaces: only root may make them"):
+        ProcessSubstrate(make_environment("namespace")).capabilities()
+
+
+def test_every_capability_says_where_it_is_had() -> None:
+    assert all(capability.where.startswith("hosts ") for capability in Capability)
 
 
 @pytest.mark.parametrize("kind", [LoopbackNetwork, NamespaceNetwork])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.record import encode_line
-from reports.model import CriterionResult, Evidence, Run, RunState, Verdict, Verdicts, encode
+from reports.model import CriterionResult, Evidence, LeftOut, Run, RunState, Verdict, Verdicts, encode
 from tests.verification import stories
 from tests.verification.evidence_runs import COMMIT, catalogue, run_folder
 from threenines.__main__ import run as run_command
@@ -319,6 +319,22 @@ def replan(folder: Path, **changes: object) -> None:
     run = msgspec.json.decode((folder / "run.json").read_bytes(), type=Run)
     changed = msgspec.structs.replace(run, plan_sha256=hashlib.sha256(data).hexdigest())
     (folder / "run.json").write_bytes(encode(changed))
+
+
+def test_a_row_of_a_scenario_that_was_left_out_is_not_proven(tmp_path):
+    folder = run_folder(tmp_path, "night", {"SD-4": PASS}, profile="nightly")
+    left_out = LeftOut(
+        name="slow-disk", title="t", rows=("RK-2",), lacks=("slow-disk",), substrate="process", where="hosts"
+    )
+    replan(folder, profile="nightly", left_out=[msgspec.to_builtins(left_out)])
+    found, refused = sources(tmp_path)
+    assert refused == ()
+    now = datetime(2026, 3, 1, 2, tzinfo=UTC)
+    policy = msgspec.structs.replace(POLICY, must=("SD-4", "RK-2"))
+    kept, _ = admit(found, policy, lambda commit: 0, now)
+    decision = decide(catalogue(), policy, kept, (), COMMIT, now, extra=EXTRA)
+    assert (decision.verdict, decision.reason) == (OPEN, "not proven: RK-2")
+    assert standing(decision) is Standing.PROVEN
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.scenario import load_scenario, shipped
+from infra.substrates.base import Capability
 from reports.model import Report, ScenarioResult, Verdict, row_of
 from reports.render import render
 from tests.reports.synthetic import write_run
-from verification.night_plan import Kind, Known, Piece, Word, judged_by, next_turn, ordered, words
+from verification.night_plan import Kind, Known, Piece, Word, admitted, judged_by, next_turn, ordered, words
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROWS = st.sampled_from(["SD-1", "SD-2", "RL-3", "RL-3.detect", "RL-5", "RK-3"])
@@ -163,3 +165,36 @@ def test_the_newest_word_of_the_same_stack_counts(report):
 def test_made_up_unfinished_and_future_reports_say_nothing(report, change):
     run = msgspec.structs.replace(report.run, **change)
     assert words([msgspec.structs.replace(report, run=run)], "local", {}, NOW) == {}
+
+
+SHIPPED = tuple(load_scenario(name) for name in shipped())
+
+
+@given(st.sets(st.sampled_from(Capability)).map(frozenset))
+def test_each_scenario_is_planned_or_left_out_with_what_is_missing(can):
+    able, left_out = admitted(SHIPPED, can, "process")
+    assert sorted([one.name for one in (*able, *left_out)]) == sorted(one.name for one in SHIPPED)
+    for one in left_out:
+        assert one.lacks
+        assert set(one.lacks).isdisjoint(can)
+    more, fewer = admitted(SHIPPED, can | {Capability.CUT_LINKS}, "process")
+    assert all(one in more for one in able), "who can more runs no fewer of them"
+    assert {one.name for one in fewer} <= {one.name for one in left_out}
+
+
+def test_what_is_left_out_says_why_and_where_it_can_be_run():
+    able, (slow,) = admitted(SHIPPED, frozenset(Capability) - {Capability.SLOW_DISK}, "process")
+    assert len(able) == len(SHIPPED) - 1
+    assert (slow.name, slow.rows) == ("slow-disk", ("SD-3", "RL-4", "RK-2"))
+    assert slow.why == (
+        "needs slow-disk, which the substrate process lacks here; "
+        "it takes hosts with disks of their own, which no substrate of this version makes"
+    )
+    _, left_out = admitted(SHIPPED, frozenset(), "process")
+    lossy = next(one for one in left_out if one.name == "lossy-link")
+    assert lossy.lacks == ("cut-links", "lose-packets")
+    assert lossy.why == (
+        "needs cut-links and lose-packets, which the substrate process lacks here; "
+        "it takes hosts in network namespaces (root, and a kernel with cls_bpf)"
+    )
+    assert admitted(SHIPPED, frozenset(Capability), "process") == (SHIPPED, ())

@@ -15,6 +15,7 @@ import pytest
 
 from chaos.scenario import Scenario, load_scenario, shipped
 from infra import exclusive
+from infra.substrates.base import Capability
 from infra.topology import load_fleet
 from loadtests.workload import load_workload
 from reports import render
@@ -148,6 +149,54 @@ def test_what_does_not_fit_is_not_measured_and_says_so(tmp_path, deployment, pla
     nightly.resume_night(folder, wish(tmp_path), deployment, NoProgress())
     assert set(verdicts_of(folder).values()) == {Verdict.PASS}
     assert any("2 sessions" in one.what for one in render.render(folder).deviations)
+
+
+class Saying(NoProgress):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_what_the_stack_cannot_do_is_left_out_before_the_first_trial(
+    tmp_path, deployment, player, monkeypatch
+):
+    without_campaigns(monkeypatch)
+    deployment.can -= {Capability.SLOW_DISK}
+    scenarios = (*SCENARIOS, load_scenario("slow-disk"))
+    asked, saying = wish(tmp_path, scenarios=scenarios), Saying()
+    folder = nightly.run_night(asked, deployment, saying, small())
+    plan, sha256 = read_plan(folder)
+    assert run_of(folder).plan_sha256 == sha256
+    assert [one.name for one in plan.left_out] == ["slow-disk"]
+    assert "slow-disk" not in {one.name for one in (*plan.scenarios, *plan.pieces)}
+    assert sorted(player.played) == sorted(one.name for one in SCENARIOS)
+    (line,) = (line for line in saying.said if line.startswith("left out: "))
+    assert line.startswith("left out: slow-disk needs slow-disk, which the substrate process lacks here;")
+    assert (run_of(folder).state, run_of(folder).detail) == (RunState.FINISHED, None)
+    report = render.render(folder)
+    assert [one.name for one in report.left_out] == ["slow-disk"]
+    assert {one.verdict for one in report.scenarios} == {Verdict.PASS}
+    assert run_of(folder).configuration["left out"] == "slow-disk"
+    assert "4 of 4 scenarios passed; 1 of 5 scenarios left out: slow-disk needs slow-disk" in report.reason
+
+
+def test_a_night_that_goes_on_keeps_what_its_plan_left_out(tmp_path, deployment, player, monkeypatch):
+    without_campaigns(monkeypatch)
+    everything = deployment.can
+    deployment.can -= {Capability.SLOW_DISK}
+    scenarios = (*SCENARIOS, load_scenario("slow-disk"))
+    folder = night(tmp_path, deployment, scenarios=scenarios, budget_s=1.0)
+    before = (folder / "plan.json").read_bytes()
+    deployment.can = everything
+    nightly.resume_night(folder, wish(tmp_path, scenarios=scenarios), deployment, NoProgress())
+    assert (folder / "plan.json").read_bytes() == before
+    assert "slow-disk" not in player.played
+    assert set(verdicts_of(folder).values()) == {Verdict.PASS}
+    assert [one.name for one in render.render(folder).left_out] == ["slow-disk"]
 
 
 def test_a_scenario_that_is_stopped_is_void_and_run_again(tmp_path, deployment, player, monkeypatch):

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from infra.plan import Environment
-from infra.substrates.base import SubstrateError
+from infra.substrates.base import Capability, SubstrateError
 from loadtests.protocol import Targets
 from loadtests.record import Kind, Record, now_ns, raw
 from reports import render
@@ -81,8 +81,12 @@ class MadeUpDeployment:
         self.fleet = stories.fleet(12)
         self.log: list[str] = []
         self.on_prepare = lambda: None
+        self.can = frozenset(Capability)
         for agent in self.fleet.agents:
             (self.substrate.folder / f"{agent.name}.home").write_text(agent.home)
+
+    def capabilities(self):
+        return self.can
 
     def alone(self):
         return contextlib.nullcontext()
