@@ -13,7 +13,8 @@ from typing import Final
 STARTING_NICE: Final = -10
 SERVING_NICE: Final = 0
 HURRY_S: Final = 2.0
-"""For how long after it listens: it is told to serve, and loads its state, in that time."""
+"""For how long after it listens: it is told to serve, and loads its state, in that time. A program is settled
+by hostd, as soon as it answers."""
 
 
 def hurry() -> bool:
@@ -21,13 +22,13 @@ def hurry() -> bool:
     return _weigh(STARTING_NICE)
 
 
-def settle() -> bool:
-    """Ends `hurry`."""
-    return _weigh(SERVING_NICE)
+def settle(pid: int | None = None) -> bool:
+    """Ends `hurry`; None: of this process."""
+    return _weigh(SERVING_NICE, pid)
 
 
-def _weigh(nice: int) -> bool:
-    with suppress(OSError):  # no automatic groups, or not allowed
-        Path("/proc/self/autogroup").write_text(f"{nice}\n", encoding="ascii")
+def _weigh(nice: int, pid: int | None = None) -> bool:
+    with suppress(OSError):  # no automatic groups, not allowed, or the process is gone
+        Path(f"/proc/{'self' if pid is None else pid}/autogroup").write_text(f"{nice}\n", encoding="ascii")
         return True
     return False

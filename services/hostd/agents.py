@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -119,6 +119,19 @@ class Supervisor:
     def runs(self, name: str) -> bool:
         """Whether an agent was found running that nobody has claimed yet."""
         return name in self._unclaimed
+
+    def has(self, wanted: Mapping[str, AgentSpec]) -> bool:
+        """Whether exactly those are wanted here already, by the same definitions: the usual case."""
+        runners = self.runners
+        if wanted.keys() != runners.keys():
+            return False
+        for name, spec in wanted.items():
+            runner = runners[name]
+            if not runner.state.wanted or runner.state.phase is Phase.DOWN:
+                return False
+            if runner.spec is not spec and runner.spec != spec:
+                return False
+        return True
 
     def apply(self, spec: AgentSpec, incarnation: int = 0) -> AgentRunner:
         """Makes `spec` run. `incarnation`: the highest that the registry knows of it on this host."""

@@ -100,6 +100,8 @@ class Definitions:
     def _reconcile(self, definitions: Mapping[str, AgentSpec]) -> None:
         effective = {} if self._draining else self._effective(definitions)
         wanted = {name: spec for name, spec in effective.items() if self.belongs(spec)}
+        if self._supervisor.has(wanted):
+            return
         for spec in self.in_order(wanted):
             if spec.name not in self._removals:
                 self._supervisor.apply(spec, self._known_incarnation(self._entries.get(spec.name)))

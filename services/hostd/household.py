@@ -114,7 +114,10 @@ class AgentHousehold:
         if spec.command is None:
             if spec.home == self._host:
                 return True
-            if spec.standby == self._host and self._config.failover.warm(spec.criticality):
+            if spec.standby == self._host and (
+                self._config.failover.warm(spec.criticality)
+                or self.ownership.suspects(self.ownership.holder(spec.home, spec.name)[0])
+            ):
                 return True
             return self.ownership.serves(spec.home, spec.name)  # until the handover has been sent
         return self._programs.may_run(spec)

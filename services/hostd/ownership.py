@@ -41,10 +41,13 @@ from services.control.lease import (
     Tick,
     patience_ns,
 )
+from services.control.suspicion import SuspicionPolicy, suspected
 from services.registry.domains import DomainStore, Performed
 from services.registry.etcd_types import EtcdError, EtcdIndeterminate
 from services.registry.store import RecordError
 from services.registry.watcher import Record
+
+SUSPICION = SuspicionPolicy()
 
 
 class Household(Protocol):
@@ -95,6 +98,7 @@ class HostOwnership:
         self._request: asyncio.Task[None] | None = None
         self._announced = 0
         self._stopped = False
+        self._suspected: Mapping[str, int] = {}
         self.trouble: str | None = None
         """Why the last request failed; None after a success."""
 
@@ -142,6 +146,10 @@ class HostOwnership:
         """Whether a peer's record was seen to change lately."""
         peer = self.state.peers.get(host)
         return peer is not None and peer.revision > 0 and not peer.gone(self._now_ns(), self._policy.lease)
+
+    def suspects(self, host: str) -> bool:
+        """Whether a peer has been silent for a part of its lease, or was a moment ago."""
+        return host in self._suspected
 
     def feed(self, event: Event) -> None:
         """Something happened. Worked in before the next wait."""
@@ -225,6 +233,9 @@ class HostOwnership:
                     self._household.allow(Allowance())
                     self._stopped = True
         changed = before.domains is not self.state.domains or before.proof.keys() != self.state.proof.keys()
+        earlier, lease = self._suspected, self._policy.lease
+        self._suspected = suspected(earlier, self.state.peers, now_ns, lease, SUSPICION)
+        changed = changed or earlier.keys() != self._suspected.keys()
         if changed or speaks_again(before, self.state, now_ns, self._policy):
             self._household.learned()
 

@@ -16,6 +16,7 @@ import aiohttp
 from infra.topology import AgentSpec, HealthKind
 from services.agent.connection import Scratch
 from services.agent.errors import CallError
+from services.agent.pace import settle
 from services.agent.runner import EXIT_CANNOT_START
 from services.control import starvation
 from services.control.agent import AgentState, Event, Fork, Policy, Publish, Reconcile, Say, Signal, step
@@ -167,6 +168,8 @@ class AgentRunner:
         if now.phase is Phase.UP and now.missed == 0 and incarnation == now.incarnation and state == "up":
             return  # nothing that a decision depends on has changed: the usual case, 4 times a second
         if self.spec.command is not None and self.state.phase is Phase.STARTING:
+            if self.process is not None:
+                settle(self.process.pid)
             self.feed(Event(EventKind.VALIDATED, incarnation))
         elif state == "draining":
             self.leaving(incarnation)

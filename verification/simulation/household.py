@@ -115,7 +115,12 @@ class Household:
         if spec.home == name or (spec.standby == name and spec.criticality != "utility"):
             return True
         own = self.node.own
-        return spec.standby is not None and own is not None and own.unit_of(spec.home, agent) in own.proof
+        if own is None or spec.standby is None:
+            return False
+        known = own.domains.get(spec.home)
+        holder = spec.home if known is None else known.record.assignment(agent).holder
+        started = spec.standby == name and holder in self.node.suspected
+        return started or own.unit_of(spec.home, agent) in own.proof
 
     def look(self) -> None:
         """Something was learned: starts and stops processes, begins and ends recoveries."""

@@ -38,6 +38,7 @@ from services.control.lease import (
 from services.control.ownership import wake_ns
 from services.control.recovery import RecoveryPolicy
 from services.control.stances import Stance
+from services.control.suspicion import SuspicionPolicy, suspected
 from verification.simulation.agents import Agents, Page
 from verification.simulation.checkers import Checkers
 from verification.simulation.etcd_model import ACKED, FAILED, Answer, Cluster
@@ -58,6 +59,7 @@ class Setting:
 
 
 FAR_NS = 10_000_000 * S
+SUSPICION = SuspicionPolicy()
 RESTART_NS = 500 * MS
 """Until the host's supervisor starts a hostd again that has ended by itself."""
 
@@ -95,6 +97,7 @@ class Node:
         self.own: Ownership | None = None
         self.agents = Agents(self)
         self.household = Household(self, self.agents)
+        self.suspected: Mapping[str, int] = {}
         self.seen_true_ns: dict[str, int] = {}
         self.page_lag: list[tuple[Callable[..., None], tuple[object, ...]]] = []
         self._floor_epoch = 0
@@ -161,6 +164,7 @@ class Node:
         fleet = self.setting.fleet
         fresh = begin(self.name, lease, fleet.workers, fleet.ranks(self.name), self.local())
         self.own = self.variant.restarted(fresh, self.own)
+        self.suspected = {}
         self.household.begin()
         self.feed(StandBys(fleet.standbys))
         self.household.look()
@@ -247,7 +251,10 @@ class Node:
         else:
             for action in actions:
                 self._do(action, self.checkers.life(self.name))
+        earlier = self.suspected
+        self.suspected = suspected(earlier, own.peers, self.local(), self.policy.lease, SUSPICION)
         changed = own.holdings is not before.holdings or own.proof.keys() != before.proof.keys()
+        changed = changed or earlier.keys() != self.suspected.keys()
         again = self.variant.looks_when_it_speaks_again
         if changed or (again and speaks_again(before, own, self.local(), self.policy)):
             self._stirred = True
@@ -509,6 +516,7 @@ class Node:
             or own.lease.phase is not LeasePhase.HELD
             or own.lease.in_flight
             or self.household.busy
+            or self.suspected
             or self.local() >= own.deadline_ns(self.policy)
             or any(
                 h.stance is not Stance.SERVING or own.proof.get(u) != h.epoch for u, h in own.holdings.items()

@@ -41,7 +41,7 @@ def run_child(request: ForkRequest, run: Path, descriptor_limit: int) -> NoRetur
 def _run(request: ForkRequest, run: Path) -> int:
     spec = request.spec
     os.setsid()
-    hurried = spec.command is None and hurry()
+    hurried = hurry()
     os.environ.update(request.env)
     _redirect(request.env.get("THREENINES_LOG"))
     _close_inherited()
