@@ -275,9 +275,11 @@ def test_a_taker_ends_after_its_time(bench: Bench) -> None:
     trial = Trial(secrets.token_hex(4))
     take = m.Take(id=trial.id, resource=m.Resource.GPU_MEMORY, amount=512, device=DEVICE, seconds=0.5)
     assert bench.stage.ask(HOST, take, int) == 1
-    assert bench.until(lambda: not takers(trial))
-    taken = bench.stage.ask(HOST, m.Taken(id=trial.id), m.TakenView)
-    assert (taken.processes, taken.trouble) == (0, "")
+    # A driver may take a while to let go of a process that has ended otherwise.
+    ask = m.Taken(id=trial.id)
+    assert bench.until(lambda: bench.stage.ask(HOST, ask, m.TakenView).processes == 0)
+    assert bench.stage.ask(HOST, ask, m.TakenView).trouble == ""
+    assert not takers(trial)
 
 
 def test_another_harness_gives_it_back(bench: Bench) -> None:
