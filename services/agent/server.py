@@ -302,7 +302,7 @@ class AgentServer:
             answer: StandingAnswer
             match request.method:
                 case "_promote":
-                    answer = await standing.promote(unpack_as(request.body, Promote).epoch)
+                    answer = await standing.promote(unpack_as(request.body, Promote))
                 case "_quiesce":
                     answer = await standing.quiesce(self._come_to_rest)
                 case "_resume":

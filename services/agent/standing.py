@@ -39,9 +39,11 @@ call_effects: ContextVar[Effects | None] = ContextVar("call_effects", default=No
 
 
 class Promote(msgspec.Struct, frozen=True):
-    """Body of `_promote`: serve at this epoch."""
+    """Body of `_promote`: serve at this epoch. `state`: what hostd has read of this agent's after it had
+    claimed that epoch; None: the agent is to ask for it."""
 
     epoch: int
+    state: StateContent | None = None
 
 
 class StandingAnswer(msgspec.Struct, frozen=True):
@@ -130,12 +132,12 @@ class Standing:
 
     # What hostd tells it.
 
-    async def promote(self, epoch: int) -> StandingAnswer:
-        """Loads the state, then serves at `epoch`. Raises CallError; then it stays what it was."""
-        if epoch != self._epoch:
+    async def promote(self, wanted: Promote) -> StandingAnswer:
+        """Takes the state, then serves at that epoch. Raises CallError; then it stands by."""
+        if wanted.epoch != self._epoch:
             self._epoch = 0
-            await self.state.load()
-            self._epoch = epoch
+            await self.state.load(wanted.state)
+            self._epoch = wanted.epoch
             self.served_since = asyncio.get_running_loop().time()
         return self.resume()
 

@@ -90,10 +90,13 @@ class StoreState:
         self.revision = 0
         """Up to which revision of the store this copy was loaded."""
 
-    async def load(self) -> int:
-        """Takes everything that was acknowledged so far from the store. Raises CallError."""
+    async def load(self, content: StateContent | None = None) -> int:
+        """Takes everything that was acknowledged so far: `content`, where that is no older than what this
+        copy once was, else from the store. Raises CallError."""
         async with self._lock:
-            return await self._load()
+            if content is None or content.revision < self.revision:
+                return await self._load()
+            return self._take(content)
 
     def forget(self) -> None:
         """Somebody else may write from now on."""
@@ -169,7 +172,9 @@ class StoreState:
             self._check()
 
     async def _load(self) -> int:
-        content = await self._backing.read(StateRead(self._name, self._incarnation))
+        return self._take(await self._backing.read(StateRead(self._name, self._incarnation)))
+
+    def _take(self, content: StateContent) -> int:
         self._items = OrderedDict((key, msgspec.msgpack.decode(raw)) for key, raw, _ in content.items)
         self._written = {key: revision for key, _, revision in content.items}
         self.revision = content.revision

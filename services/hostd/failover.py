@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from services.agent import fence, pidfile
 from services.control.domains import Unit
@@ -18,7 +19,7 @@ from services.hostd.household import AgentHousehold
 from services.hostd.local import LocalServer
 from services.hostd.orders import Orders
 from services.hostd.ownership import HostOwnership
-from services.hostd.state import StateDoor
+from services.hostd.state import StateDoor, read_content
 from services.hostd.view import View
 from services.hostd.watchdog import LOCK
 from services.registry.domains import DomainStore
@@ -71,6 +72,7 @@ class Failover:
             address=config.address,
             boot_id=boot_id,
         )
+        grouping = GroupingStore(store)
         self.household = AgentHousehold(
             config,
             fence=fence.FenceWriter(config.run_folder / fence.NAME),
@@ -79,6 +81,7 @@ class Failover:
             events=events,
             now_ns=now_ns,
             changed=changed,
+            read_state=partial(read_content, grouping),
         )
         self.ownership = HostOwnership(
             store,
@@ -108,7 +111,7 @@ class Failover:
         definitions.left_behind = lambda name: (Delete(store.state_folder(name), prefix=True),)
         supervisor.standing = self.household.standing
         supervisor.to_serve = self.household.serving
-        self._door = StateDoor(config.host, GroupingStore(store), self.ownership, supervisor)
+        self._door = StateDoor(config.host, grouping, self.ownership, supervisor)
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def open_door(self, local: LocalServer) -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Protocol
 
 from infra.topology import AgentSpec
 from services.agent.fence import Allowance, FenceError, FenceWriter
 from services.agent.standing import StandingAnswer
+from services.agent.store import StateContent
 from services.agent.wire import NIL
 from services.control import recovery as recover
 from services.control.agent import AgentState
@@ -62,9 +63,10 @@ class AgentHousehold:
         events: EventLog,
         now_ns: Callable[[], int],
         changed: Callable[[str], None],
+        read_state: Callable[[str, float], Awaitable[StateContent]],
         policy: recover.RecoveryPolicy | None = None,
     ) -> None:
-        """`changed(name)`: the record of an agent is to be published anew."""
+        """`changed(name)`: the record of an agent is to be published anew. `read_state`: see `Promotions`."""
         self.ownership: HostOwnership
         self.reconsider: Callable[[], None] = lambda: None
         self.stays: Stays | None = None
@@ -97,6 +99,7 @@ class AgentHousehold:
             now_ns=now_ns,
             acting_epoch=lambda spec: self.ownership.acting_epoch(spec.home, spec.name),
             served_here=self._served_here,
+            read_state=read_state,
             policy=policy or recover.RecoveryPolicy(),
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,11 +117,11 @@ class AgentHousehold:
         if spec.command is None:
             if spec.home == self._host:
                 return True
-            if spec.standby == self._host and (
-                self._config.failover.warm(spec.criticality)
-                or self.ownership.suspects(self.ownership.holder(spec.home, spec.name)[0])
-            ):
-                return True
+            if spec.standby == self._host:
+                holder, _ = self.ownership.holder(spec.home, spec.name)
+                soon = holder == self._host or self.ownership.suspects(holder)
+                if soon or self._config.failover.warm(spec.criticality):
+                    return True
             return self.ownership.serves(spec.home, spec.name)  # until the handover has been sent
         return self._programs.may_run(spec)
 
@@ -303,7 +306,8 @@ class AgentHousehold:
         runner = self._supervisor.runners.get(name)
         if runner is None or runner.state.phase is not Phase.UP:
             return False
-        return self.standing(runner.spec)[0] is Role.PRIMARY
+        epoch = self.ownership.acting_epoch(runner.spec.home, name)
+        return self.standing(runner.spec)[0] is Role.PRIMARY or self._promotions.acts(runner, epoch)
 
     def _of(self, unit: Unit) -> list[AgentRunner]:
         """The runners of a unit's agents, those included that have left it for another host by now. One that

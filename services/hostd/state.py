@@ -97,10 +97,9 @@ class StateDoor:
         wanted = unpack_as(body, StateRead)
         self._runner(wanted.name, wanted.incarnation, pid)
         try:
-            stored = await self._store.read_state(wanted.name, timeout_s=ONE_WRITE_S)
+            return await read_content(self._store, wanted.name, ONE_WRITE_S)
         except EtcdError as error:
             raise CallError(Code.UNAVAILABLE, f"etcd: {error}") from None
-        return StateContent(stored.revision, stored.items)
 
     async def _learn(self, home: str, wanted: StateWrite, fence: WriteFence) -> None:
         """Refused: another host owns it now, or another unit of the domain has moved, or the value has."""
@@ -117,6 +116,12 @@ class StateDoor:
         if runner is None or process is None or process.incarnation != incarnation or process.pid != pid:
             raise CallError(Code.FENCED, f"that process is not {name[:64]} of this host")
         return runner
+
+
+async def read_content(store: Store, agent: str, timeout_s: float) -> StateContent:
+    """All of an agent's acknowledged state, linearizable, as it is told to agents. Raises EtcdError."""
+    stored = await store.read_state(agent, timeout_s=timeout_s)
+    return StateContent(stored.revision, stored.items)
 
 
 def _fenced(wanted: StateWrite) -> CallError:

@@ -153,8 +153,8 @@ class Agents:
         else:
             order(seat)
 
-    def promote(self, agent: str, epoch: int, answered: Callable[[], None]) -> None:
-        """Load the state, then serve at the epoch; `answered` is called then."""
+    def promote(self, agent: str, epoch: int, content: Answer, answered: Callable[[], None]) -> None:
+        """Take the state, then serve at the epoch; `answered` is called then."""
 
         def order(seat: Seat) -> None:
             seat.orders += 1
@@ -167,7 +167,7 @@ class Agents:
                 answered()
                 return
             seat.epoch, seat.loaded = 0, False
-            self._load(seat, epoch, seat.orders, answered)
+            self._take(seat, epoch, seat.orders, content, answered)
 
         self._heard(agent, order)
 
@@ -204,6 +204,28 @@ class Agents:
 
     # State.
 
+    def _take(
+        self, seat: Seat, epoch: int, order: int, content: Answer, answered: Callable[[], None]
+    ) -> None:
+        """The state as hostd has read it, unless this process has seen a newer one."""
+        if self.seats.get(seat.agent) is not seat or seat.loaded or seat.orders != order:
+            return
+        if seat.busy is not None:
+            # What is in flight comes to its end first.
+            self.node.after(RETRY_NS, self._take, seat, epoch, order, content, answered)
+            return
+        if content.revision < seat.loaded_revision:
+            self._load(seat, epoch, order, answered)
+            return
+        self._hold(seat, epoch, content)
+        answered()
+
+    def _hold(self, seat: Seat, epoch: int, content: Answer) -> None:
+        cell = content.value
+        assert isinstance(cell, Cell)
+        seat.value, seat.revision, seat.loaded_revision = cell.value, cell.revision, content.revision
+        seat.loaded, seat.epoch = True, epoch
+
     def _load(self, seat: Seat, epoch: int, order: int, answered: Callable[[], None] | None) -> None:
         if self.seats.get(seat.agent) is not seat or seat.loaded or seat.orders != order:
             return
@@ -217,10 +239,8 @@ class Agents:
         def loaded(answer: Answer) -> None:
             if not self._ended(seat, number) or seat.orders != order:
                 return
-            cell = answer.value
-            if answer.kind == ACKED and isinstance(cell, Cell):
-                seat.value, seat.revision, seat.loaded_revision = cell.value, cell.revision, answer.revision
-                seat.loaded, seat.epoch = True, epoch
+            if answer.kind == ACKED:
+                self._hold(seat, epoch, answer)
                 if answered is not None:
                     answered()
             else:

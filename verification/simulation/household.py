@@ -14,6 +14,7 @@ from services.control.placement import Room, place
 from services.control.recovery import Recovery, Report, Stage
 from services.control.stances import MAY_ACT, Do, Stance
 from verification.simulation.agents import START_NS, Agents
+from verification.simulation.etcd_model import ACKED, Answer
 from verification.simulation.world import MS, Event
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ TOLD_NS = 2 * MS
 
 @dataclass(slots=True)
 class Recovering:
-    """The recovery of one process at one epoch, and its timer."""
+    """The recovery of one process at one epoch, and its timer. `content`: what was read of its state."""
 
     incarnation: int
     epoch: int
     state: Recovery
     timer: Event | None = None
+    read: int = 0  # number of the read that counts
+    content: Answer | None = None
 
 
 class Household:
@@ -51,6 +54,9 @@ class Household:
         self._recovering: dict[str, Recovering] = {}
         self._since: dict[Unit, int] = {}
         self._quiescing: set[Unit] = set()
+        self._acting: dict[str, tuple[int, int]] = {}
+        self._reads = 0
+        self._kept: dict[str, Answer] = {}
 
     def begin(self) -> None:
         """A new hostd: it knows nothing, and finds the processes that run."""
@@ -58,6 +64,8 @@ class Household:
         self.away.clear()
         self._since.clear()
         self._quiescing.clear()
+        self._acting.clear()
+        self._kept.clear()
         self.drained = False
         for agent in tuple(self._recovering):
             self._forget(agent)
@@ -119,8 +127,8 @@ class Household:
             return False
         known = own.domains.get(spec.home)
         holder = spec.home if known is None else known.record.assignment(agent).holder
-        started = spec.standby == name and holder in self.node.suspected
-        return started or own.unit_of(spec.home, agent) in own.proof
+        soon = holder == name or holder in self.node.suspected
+        return (spec.standby == name and soon) or own.unit_of(spec.home, agent) in own.proof
 
     def look(self) -> None:
         """Something was learned: starts and stops processes, begins and ends recoveries."""
@@ -203,14 +211,22 @@ class Household:
 
     def _recover(self, agent: str, incarnation: int, epoch: int, since: int) -> None:
         state = recover.begin(agent, epoch, since, self.node.local(), self.node.setting.recovery)
-        self._recovering[agent] = Recovering(incarnation, epoch, state)
+        one = self._recovering[agent] = Recovering(incarnation, epoch, state)
+        self._read(agent, one)
         if self._dependencies(agent):
             self.report(agent, incarnation, epoch, Report.READY)
         else:
             self._arm(agent)
 
     def _dependencies(self, agent: str) -> bool:
-        return all(self.node.sees_served(name) for name in self.fleet.agents[agent].depends_on)
+        return all(
+            self._acts(name) or self.node.sees_served(name) for name in self.fleet.agents[agent].depends_on
+        )
+
+    def _acts(self, agent: str) -> bool:
+        """Whether a process here has said that it serves now, validated or not."""
+        seat = self.agents.seats.get(agent)
+        return seat is not None and self._acting.get(agent) == (seat.incarnation, self.serving(agent))
 
     def recheck(self) -> None:
         """An agent serves again somewhere: those that wait for it may go on."""
@@ -245,15 +261,50 @@ class Household:
         if checked is not None and self._recovering.get(agent) is one and one.state.stage is Stage.CHECKING:
             self.report(agent, one.incarnation, one.epoch, self.node.variant.judge(one.state, checked))
 
+    def _read(self, agent: str, one: Recovering) -> None:
+        """After the claim, and for this process: nobody has let it write yet."""
+        self._reads += 1
+        number, one.read, one.content = self._reads, self._reads, None
+        store = self.node.cluster.store
+
+        def answered(answer: Answer) -> None:
+            self.node.told(self._have, agent, one, number, answer)
+
+        self.node.state_request(lambda: store.load(agent), answered, writes=False)
+
+    def _have(self, agent: str, one: Recovering, number: int, answer: Answer) -> None:
+        if self._recovering.get(agent) is not one or one.read != number:
+            return
+        one.content = answer
+        if not self.node.variant.reads_state_anew:
+            one.content = self._kept.setdefault(agent, answer)
+        if one.state.stage is Stage.PROMOTING:
+            self._tell(agent, one)
+
     def _promote(self, agent: str, one: Recovering) -> None:
-        attempt = one.state.attempts
-        self.agents.promote(agent, one.epoch, lambda: self._promoted(agent, one, attempt))
+        if one.state.attempts > 1:
+            self._read(agent, one)
+        elif one.content is not None:
+            self._tell(agent, one)
+
+    def _tell(self, agent: str, one: Recovering) -> None:
+        attempt, content = one.state.attempts, one.content
+        if content is None or content.kind != ACKED:
+            self.report(agent, one.incarnation, one.epoch, Report.FAILED)
+            return
+        self.agents.promote(agent, one.epoch, content, lambda: self._promoted(agent, one, attempt))
 
     def _promoted(self, agent: str, one: Recovering, attempt: int) -> None:
         current = self._recovering.get(agent) is one and one.state.attempts == attempt
         if current and one.state.stage is Stage.PROMOTING and self.node.running:
             # By way of hostd's queue: it may be stopped.
-            self.node.told(self.report, agent, one.incarnation, one.epoch, Report.PROMOTED)
+            self.node.told(self._serves, agent, one)
+
+    def _serves(self, agent: str, one: Recovering) -> None:
+        """It says that it serves. Those that need it may go on; it is validated meanwhile."""
+        self.report(agent, one.incarnation, one.epoch, Report.PROMOTED)
+        self._acting[agent] = (one.incarnation, one.epoch)
+        self.recheck()
 
     def _again(self, agent: str, one: Recovering, since: int) -> None:
         if self._recovering.get(agent) is one:

@@ -106,6 +106,12 @@ class StateUnvalidated(Variant):
         return Report.PASSED
 
 
+class StateKept(Variant):
+    name = "state-kept"
+    what = "a promoted agent gets the state that its host has read for it at an earlier takeover"
+    reads_state_anew = False
+
+
 class ValidationTooStrict(Variant):
     name = "validation-too-strict"
     what = "the validation wants a state that is newer than the takeover, which an idle agent never has"
@@ -155,6 +161,7 @@ AROUND: tuple[type[Variant], ...] = (
     DoubtIsSuccess,
     RefusedWriteSentAgain,
     StateUnvalidated,
+    StateKept,
     ValidationTooStrict,
     GivenUpForGood,
     StartsBackwards,

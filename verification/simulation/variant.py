@@ -35,6 +35,7 @@ class Variant:
     writes_compare_the_domain = True
     writes_compare_the_cell = True
     loads_state_on_promotion = True
+    reads_state_anew = True
     demotes_leftovers = True
 
     def policy(self, policy: OwnershipPolicy) -> OwnershipPolicy:
