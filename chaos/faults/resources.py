@@ -13,7 +13,7 @@ from chaos.stage import Stage
 from chaos.undo import WRITE_S, AnyUndo, FreeDisk, GiveBack
 from infra.substrates.base import Capability
 
-LONGEST_S = 3600.0
+LONGEST_S = 14_400.0
 """A taker ends by itself after this, whatever became of everybody else."""
 MEMORY_FLOOR_MB = 1024.0
 """So much memory stays available, whatever was asked for."""
