@@ -214,6 +214,27 @@ async def test_after_a_write_without_an_answer_the_store_is_asked_what_stands(
     assert await ground.state.get("k") == stands
 
 
+async def test_a_state_that_is_handed_over_is_not_asked_for() -> None:
+    ground = Ground()
+    await ground.state.put("k", "old")
+    another = StoreState("a", 2, ground.backing, ground.check, ground.touch)
+    before = ground.backing.reads
+    assert await another.load(await ground.backing.read(StateRead("a", 2))) == ground.backing.revision
+    assert await another.get("k") == "old"
+    await another.put("k", "new")
+    assert ground.backing.reads == before + 1, "only the one of this test"
+
+
+async def test_a_state_older_than_what_was_loaded_before_is_not_taken() -> None:
+    ground = Ground()
+    await ground.state.put("k", "old")
+    stale = await ground.backing.read(StateRead("a", 1))
+    await ground.state.put("k", "new")
+    await ground.state.load()
+    assert await ground.state.load(stale) == ground.backing.revision > stale.revision
+    assert await ground.state.get("k") == "new"
+
+
 async def test_readers_wait_for_a_write_and_do_not_ask_the_store() -> None:
     ground = Ground()
     await ground.state.put("k", "old")

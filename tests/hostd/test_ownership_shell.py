@@ -176,6 +176,28 @@ async def _tick(clock: list[int]) -> None:
         clock[0] += MS
 
 
+async def test_a_peer_that_falls_silent_is_suspected_long_before_it_may_be_followed() -> None:
+    etcd, clock = MemoryEtcd(), [1_000 * MS]
+    node = Node(etcd, "h1", clock)
+    running = asyncio.create_task(node.shell.run())
+    ticking = asyncio.create_task(_tick(clock))
+    await node.diary.until(lambda: promoted(node, Unit("h1")))
+    ticking.cancel()
+    for revision in (5_000, 5_001):
+        node.shell.feed(Noticed({"h2": revision}, {}))
+        await asyncio.sleep(0.01)
+    clock[0] += POLICY.lease.lease_ns // 2 - 1
+    node.shell.feed(Noticed({}, {}))
+    await asyncio.sleep(0.01)
+    assert not node.shell.suspects("h2")
+    clock[0] += 1
+    node.shell.feed(Noticed({}, {}))
+    await node.diary.until(lambda: node.shell.suspects("h2"))
+    assert node.shell.alive("h2"), "nobody follows it yet"
+    assert not any(unit.home == "h2" for _, unit, _ in node.diary.effects)
+    running.cancel()
+
+
 async def test_a_second_daemon_of_the_same_host_ends_the_first() -> None:
     etcd, clock = MemoryEtcd(), [1_000 * MS]
     first = Node(etcd, "h1", clock, "first")

@@ -353,3 +353,16 @@ async def test_one_that_is_held_still_is_ended_when_another_host_serves_it(
         assert process.wait() == -signal.SIGKILL
     else:
         assert process.poll() is None
+
+
+async def test_it_has_what_is_wanted_or_lacks_or_holds_something(ground: Ground) -> None:
+    wanted = {"alpha": spec()}
+    assert not ground.supervisor.has(wanted), "nothing runs yet"
+    ground.supervisor.apply(wanted["alpha"])
+    assert ground.supervisor.has(wanted)
+    assert ground.supervisor.has({"alpha": spec()}), "the same definition, read again"
+    assert not ground.supervisor.has({"alpha": spec(memory_mb=99)}), "another definition"
+    assert not ground.supervisor.has({}), "too many"
+    assert not ground.supervisor.has({**wanted, "beta": spec("beta")}), "too few"
+    ground.supervisor.runners["alpha"].stop()
+    assert not ground.supervisor.has(wanted), "it is on its way out"
