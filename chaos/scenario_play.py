@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -42,17 +43,36 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     stopped: bool = False
 
 
-def play(scenario: Scenario, session: Session, stop: threading.Event) -> Played:
-    """Plays it to its end, or until `stop` is set: then every fault is ended first. Raises ChaosError."""
+def play(
+    scenario: Scenario,
+    session: Session,
+    stop: threading.Event,
+    told: Callable[[int, str], None] = lambda looks, note: None,
+) -> Played:
+    """Plays it to its end, or until `stop` is set: then every fault is ended first. Raises ChaosError.
+
+    `told` hears, again and again and from several threads, how many looks there were and how it stands.
+    """
     fits(scenario, session.stage)
-    return _Play(scenario, session, stop).run()
+    return _Play(scenario, session, stop, told).run()
 
 
 class _Play:
-    def __init__(self, scenario: Scenario, session: Session, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        session: Session,
+        stop: threading.Event,
+        told: Callable[[int, str], None],
+    ) -> None:
         self._scenario = scenario
         self._session = session
         self._stop = stop
+        self._told = told
+        self._looks = 0
+        self._failed: Counter[Phase] = Counter()
+        self._faults_on = 0
+        self._begun = time.monotonic()
         self._over = threading.Event()
         """No further look is wanted."""
         self._lock = threading.Lock()
@@ -123,8 +143,11 @@ class _Play:
         if self._stop.is_set() or self._given_up:
             return
         active = self._session.begin(step.make())
+        with self._lock:
+            self._faults_on += 1
         self._until(step.end_s)
         with self._lock:
+            self._faults_on -= 1
             self._to_end -= 1
             last = self._to_end == 0
         if last:
@@ -159,6 +182,7 @@ class _Play:
                 if self._look(Phase.BEFORE, number, look):
                     del missing[number]
             passed_s = time.monotonic() - begin
+            self._tell(f"{len(missing)} awaited for {passed_s:.0f} s")
             missing_now = {n: look for n, look in missing.items() if passed_s >= look.within_s}
             if missing_now or not missing:
                 return tuple(str(look) for look in missing_now.values())
@@ -177,7 +201,18 @@ class _Play:
                 if self._look(phase, number, look) and phase is Phase.AFTER and self._healed.is_set():
                     del awaited[number]
                     self._awaited.discard(number)
+            if phase is Phase.DURING:
+                end_s = max((step.end_s for step in self._scenario.steps), default=0.0)
+                passed_s = time.monotonic() - self._begun
+                self._tell(f"{passed_s:.0f} of {end_s:.0f} s, {self._faults_on} faults on")
+            else:
+                self._tell(f"{len(awaited)} awaited")
             self._over.wait(LOOK_EVERY_S)
+
+    def _tell(self, note: str) -> None:
+        failed = self._failed[Phase.DURING]
+        verdict = f", {failed} did not hold under faults" if failed else ""
+        self._told(self._looks, f"{self._phase.value}: {note}{verdict}")
 
     def _look(self, phase: Phase, number: int, look: AnyLook) -> bool:
         begin = time.monotonic()
@@ -186,6 +221,8 @@ class _Play:
         except (ChaosError, SubstrateError) as error:
             proof = failed(error)
         took_ms = (time.monotonic() - begin) * 1000
+        self._looks += 1
+        self._failed[phase] += not proof.holds
         self._session.journal.write(
             "look",
             trial=f"{phase.value}/{number}",

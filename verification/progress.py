@@ -15,12 +15,12 @@ PLAIN_EVERY_S = 5.0
 class Progress(Protocol):
     """Where a run's progress goes."""
 
-    def phase(self, title: str, total: int | None = None) -> None:
-        """A new stretch of work begins, of `total` trials."""
+    def phase(self, title: str, total: int | None = None, unit: str = "trials") -> None:
+        """A new stretch of work begins, of `total` trials, or of whatever its `unit` is."""
         ...
 
     def tick(self, done: int, note: str = "") -> None:
-        """So many trials of the stretch are done; `note` is the verdict so far."""
+        """So much of the stretch is done; `note` is the verdict so far."""
         ...
 
     def say(self, text: str) -> None:
@@ -40,18 +40,19 @@ class PlainProgress:
         self._begun = time.monotonic()
         self._title = ""
         self._total: int | None = None
+        self._unit = ""
         self._told = 0.0
 
-    def phase(self, title: str, total: int | None = None) -> None:
-        self._title, self._total, self._told = title, total, time.monotonic()
-        self.say(title if total is None else f"{title}: {total} trials")
+    def phase(self, title: str, total: int | None = None, unit: str = "trials") -> None:
+        self._title, self._total, self._unit, self._told = title, total, unit, time.monotonic()
+        self.say(title if total is None else f"{title}: {total} {unit}")
 
     def tick(self, done: int, note: str = "") -> None:
         now = time.monotonic()
         if now - self._told < PLAIN_EVERY_S and done != self._total:
             return
         self._told = now
-        left = f"{self._total - done} left" if self._total is not None else f"{done} done"
+        left = f"{self._total - done} left" if self._total is not None else f"{done} {self._unit}"
         self.say(f"{self._title}: {left}" + (f"; {note}" if note else ""))
 
     def say(self, text: str) -> None:
@@ -82,7 +83,7 @@ class RichProgress:
         self._bars.start()
         self._task: TaskID | None = None
 
-    def phase(self, title: str, total: int | None = None) -> None:
+    def phase(self, title: str, total: int | None = None, unit: str = "trials") -> None:
         self._finish()
         self._task = self._bars.add_task(title, total=total, note="")
 
@@ -108,7 +109,7 @@ class RichProgress:
 class NoProgress:
     """Says nothing, for tests."""
 
-    def phase(self, title: str, total: int | None = None) -> None:
+    def phase(self, title: str, total: int | None = None, unit: str = "trials") -> None:
         pass
 
     def tick(self, done: int, note: str = "") -> None:

@@ -33,7 +33,8 @@ from verification.progress import Progress
 from verification.scenario_folder import PLANNED, judge_folder
 from verification.scenario_result import Result, markdown, worst
 
-LONGEST_LOAD_S = 3600
+LONGEST_LOAD_S = 14_400
+"""It ends with the harness; after this by itself, whatever became of that. More than any scenario takes."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def run_on(
             break
         place = folder if len(parts) == 1 else folder / part.name
         place.mkdir(exist_ok=True)
-        progress.phase(part.name)
-        results.append(_one(part, wish, deployment, substrate, place, stop))
+        progress.phase(part.name, unit="looks")
+        results.append(_one(part, wish, deployment, substrate, progress, place, stop))
     if len(parts) > 1:
         write_file(folder / "scenario.yaml", msgspec.yaml.encode(scenario))
         write_file(folder / "report.md", _together(scenario, results).encode())
@@ -94,6 +95,7 @@ def _one(
     wish: Wish,
     deployment: Deployment,
     substrate: Substrate,
+    progress: Progress,
     folder: Path,
     stop: threading.Event,
 ) -> Result:
@@ -114,7 +116,7 @@ def _one(
         scenario = with_steps(scenario, session.stage, seed)
         fits(scenario, session.stage)
         write_file(folder / "scenario.yaml", msgspec.yaml.encode(scenario))
-        played = asyncio.run(_loaded(scenario, session, substrate, folder, stop, seed))
+        played = asyncio.run(_loaded(scenario, session, substrate, progress, folder, stop, seed))
     write_file(folder / "played.json", msgspec.json.encode(played))
     found = machine.commit()
     result = msgspec.structs.replace(
@@ -133,7 +135,13 @@ def _one(
 
 
 async def _loaded(
-    scenario: Scenario, session: Session, substrate: Substrate, folder: Path, stop: threading.Event, seed: int
+    scenario: Scenario,
+    session: Session,
+    substrate: Substrate,
+    progress: Progress,
+    folder: Path,
+    stop: threading.Event,
+    seed: int,
 ) -> Played:
     async with contextlib.AsyncExitStack() as stack:
         if scenario.load is not None:
@@ -155,7 +163,7 @@ async def _loaded(
                 stack.push_async_callback(load.stop)
 
             await asyncio.gather(*(start(host) for host in hosts))
-        return await asyncio.to_thread(play, scenario, session, stop)
+        return await asyncio.to_thread(play, scenario, session, stop, progress.tick)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -316,3 +317,25 @@ def test_a_scenario_whose_lease_was_lost_has_no_result_and_does_not_wait_for_its
     with pytest.raises(LeaseLost, match="did not renew its lease"):
         play(scenario, _Losing(stage, tmp_path), threading.Event())  # type: ignore[arg-type]
     assert time.monotonic() - begin < 6.0, "its fault would last 8 s"
+
+
+class _Standing(_Losing):
+    """A session that keeps its lease."""
+
+    def begin(self, fault: object) -> object:
+        return fault
+
+
+def test_a_scenario_tells_how_far_it_is_and_what_did_not_hold(stage: Stage, tmp_path: Path) -> None:
+    """An hour of it would else say nothing for an hour."""
+    scenario = read_scenario(GOOD.encode(), "mine")
+    steps = tuple(msgspec.structs.replace(step, at_s=0.0, for_s=0.6) for step in scenario.steps)
+    scenario = msgspec.structs.replace(scenario, before=(), after=(), calm_s=0.0, steps=steps)
+    told: list[tuple[int, str]] = []
+    session = _Standing(stage, tmp_path)
+    play(scenario, session, threading.Event(), lambda *one: told.append(one))  # type: ignore[arg-type]
+    looks = [looks for looks, _ in told]
+    assert looks == sorted(looks)
+    assert looks[-1] > 0
+    during = [note for _, note in told if note.startswith("during: ")]
+    assert re.fullmatch(r"during: \d+ of 1 s, \d faults on, \d+ did not hold under faults", during[-1])
