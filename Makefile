@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types imports pytest sim verify bench bench-peers lock clean
+.PHONY: help setup browser test lint types imports pytest sim verify bench bench-peers lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,10 @@ help: ## list these targets
 setup: ## bring everything a fresh machine lacks (cold about 5 minutes, warm under a second)
 	@$(PYTHON) -m infra.tools.setup
 
-test: setup ## lint, types, import arrows, simulated weeks, and all tests
+browser: setup ## a browser for the tests that look at reports, where the system is Debian's and we are root
+	@$(PYTHON) -m infra.tools.browser
+
+test: browser ## lint, types, import arrows, simulated weeks, and all tests
 	@$(MAKE) --no-print-directory lint types imports sim pytest
 
 lint: ## ruff: style and common mistakes
