@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chaos import scenario_looks
 from chaos.admission import overlap
 from chaos.errors import LeaseLost
 from chaos.explore import APART_S, HOST_KINDS, KINDS, draw_steps, exploration
@@ -30,11 +31,12 @@ from chaos.scenario import (
     shipped,
 )
 from chaos.scenario_listing import BEGIN, END, table
-from chaos.scenario_looks import PromQL
+from chaos.scenario_looks import PROMETHEUS_TRIES, PromQL
 from chaos.scenario_play import play
 from chaos.session import Outcome, Session
 from chaos.stage import Stage
 from infra.environment import load_environment
+from infra.hostd_api import HostdUnreachable
 from infra.substrates.base import Capability
 from threenines.__main__ import run
 
@@ -254,6 +256,26 @@ def test_false_alarms_counts_agents_restarted_in_place() -> None:
         look for look in (*scenario.before, *scenario.after) if isinstance(look, PromQL) and look.at_least
     ]
     assert [look.at_least for look in both] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("silent", "holds"), [(0, True), (PROMETHEUS_TRIES - 1, True), (PROMETHEUS_TRIES, False)]
+)
+def test_prometheus_is_asked_again_before_it_counts_as_silent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, silent: int, holds: bool
+) -> None:
+    asked: list[str] = []
+
+    def ask(_stage: Stage, host: str, *_: object) -> tuple[int, bytes]:
+        asked.append(host)
+        if len(asked) <= silent:
+            raise HostdUnreachable(host, "no answer", "look at it")
+        return 200, b'{"data": {"result": [{"value": [1, "3"]}]}}'
+
+    monkeypatch.setattr(scenario_looks, "_ask", ask)
+    proof = PromQL(host="pc2", query="up", at_most=3.0).now(stage)
+    assert proof.holds is holds
+    assert len(asked) == min(silent + 1, PROMETHEUS_TRIES)
 
 
 def test_the_list_in_the_docs_is_the_present_one() -> None:
