@@ -5,6 +5,9 @@ Needs Hypothesis, which is installed with the extra `dev`; nothing else of the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
@@ -76,9 +79,24 @@ def shrunk(outcome: Outcome, variant: str) -> Parameters | None:
         st.integers(0, 9),
     )
     try:
-        return find(histories, lambda one: breaks(one, variant, check), settings=EFFORT)
+        found = find(histories, lambda one: breaks(one, variant, check), settings=EFFORT)
     except NoSuchExample:
         return None
+    left = needed(found.faults or (), lambda some: breaks(replace(found, faults=some), variant, check))
+    return replace(found, faults=left)
+
+
+def needed(faults: tuple[Fault, ...], broken: Callable[[tuple[Fault, ...]], bool]) -> tuple[Fault, ...]:
+    """What is left when each fault that is not needed was left out, one at a time: without any one of them
+    nothing is broken. Hypothesis gives up its own search for it after some time."""
+    at = 0
+    while at < len(faults):
+        fewer = faults[:at] + faults[at + 1 :]
+        if broken(fewer):
+            faults, at = fewer, 0
+        else:
+            at += 1
+    return faults
 
 
 def _moved(fault: Fault, shift_ms: int) -> Fault:
