@@ -20,20 +20,17 @@ print(hurry(), open("/proc/self/autogroup").read().split()[-1])
 print(settle(), open("/proc/self/autogroup").read().split()[-1])
 """
 
-
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     not GROUPS.exists() or GROUPS.read_text().strip() != "1" or os.geteuid() != 0,
     reason="this system weighs processes, not sessions, or does not let us",
 )
+
+
 def test_a_session_is_hurried_and_settled() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["True -10", "True 0"]
 
 
-@pytest.mark.skipif(
-    not GROUPS.exists() or GROUPS.read_text().strip() != "1" or os.geteuid() != 0,
-    reason="this system weighs processes, not sessions, or does not let us",
-)
 def test_another_s_session_is_settled() -> None:
     """As hostd does for a program, which knows of no pace."""
     wait = "import sys; from services.agent.pace import hurry; print(hurry(), flush=True); sys.stdin.read()"
