@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from services.control.lease import LeasePolicy, PeerLease
 
@@ -21,6 +22,10 @@ class SuspicionPolicy:
 
     share: float = 0.5
     kept_ns: int = 5 * S
+
+
+SUSPICION: Final = SuspicionPolicy()
+"""The one that hosts go by, simulated ones too."""
 
 
 def suspected(

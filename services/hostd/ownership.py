@@ -41,13 +41,11 @@ from services.control.lease import (
     Tick,
     patience_ns,
 )
-from services.control.suspicion import SuspicionPolicy, suspected
+from services.control.suspicion import SUSPICION, suspected
 from services.registry.domains import DomainStore, Performed
 from services.registry.etcd_types import EtcdError, EtcdIndeterminate
 from services.registry.store import RecordError
 from services.registry.watcher import Record
-
-SUSPICION = SuspicionPolicy()
 
 
 class Household(Protocol):

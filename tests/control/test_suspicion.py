@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.control.lease import LeasePolicy, PeerLease
-from services.control.suspicion import SuspicionPolicy, suspected
+from services.control.suspicion import SUSPICION, suspected
 
 MS = 1_000_000
 LEASE = LeasePolicy()
-POLICY = SuspicionPolicy()
+POLICY = SUSPICION
 AFTER_NS = LEASE.lease_ns // 2
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from services.control.holdings import OwnershipPolicy
+from services.control.suspicion import SUSPICION
 from verification.simulation.faults import Fault, Kind
 from verification.simulation.history import History, Parameters
-from verification.simulation.node import SUSPICION
 from verification.simulation.variant import Variant
 from verification.simulation.world import MS
 

@@ -38,7 +38,7 @@ from services.control.lease import (
 from services.control.ownership import wake_ns
 from services.control.recovery import RecoveryPolicy
 from services.control.stances import Stance
-from services.control.suspicion import SuspicionPolicy, suspected
+from services.control.suspicion import SUSPICION, suspected
 from verification.simulation.agents import Agents, Page
 from verification.simulation.checkers import Checkers
 from verification.simulation.etcd_model import ACKED, FAILED, Answer, Cluster
@@ -59,7 +59,6 @@ class Setting:
 
 
 FAR_NS = 10_000_000 * S
-SUSPICION = SuspicionPolicy()
 RESTART_NS = 500 * MS
 """Until the host's supervisor starts a hostd again that has ended by itself."""
 
