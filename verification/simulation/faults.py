@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -112,7 +112,40 @@ def draw(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[
         if rng.random() < 0.5:
             kinds.append(Kind.WATCH_LAG)  # and who hears of it late
         return [one, *(Fault(at_ms, kind, host, one.other, for_ms) for host in workers for kind in kinds)]
+    if more and one.kind is Kind.AGENT_PAUSE:
+        return _held_up_through_a_takeover(rng, one)
+    if more and one.kind is Kind.HOSTD_PAUSE:
+        # Nobody is there, and the first one back is held up in its first decision: a claim that comes late.
+        back_ms = one.for_ms
+        return [
+            Fault(at_ms, Kind.HOST_CRASH, one.host, one.other, back_ms),
+            *(
+                Fault(at_ms, Kind.HOST_CRASH, host, one.host, back_ms + rng.randint(1_000, 6_000))
+                for host in workers
+                if host != one.host
+            ),
+            replace(one, at_ms=at_ms + back_ms + rng.randrange(4)),
+        ]
     return [one]
+
+
+def _held_up_through_a_takeover(rng: random.Random, pause: Fault) -> list[Fault]:
+    """Writers that check in the last moments of a lease and send when another host has the unit.
+
+    Their daemon is held up until the lease has almost run out, which keeps earlier writes from waiting for an
+    answer; then a cut, which ends when the unit is gone; and their host may hear late of what it lost.
+    """
+    begin_ms, host, other = pause.at_ms, pause.host, pause.other
+    held_ms, paused_ms = rng.randint(850, 1_100), rng.randint(250, 400)
+    cut_ms = begin_ms + held_ms - 30
+    faults = [
+        Fault(begin_ms, Kind.HOSTD_FREEZE, host, other, held_ms),
+        Fault(cut_ms, Kind.ISOLATE, host, other, paused_ms - rng.randint(5, 100)),
+        replace(pause, at_ms=cut_ms, for_ms=paused_ms),
+    ]
+    if rng.random() < 0.5:
+        faults.append(Fault(begin_ms, Kind.WATCH_LAG, host, other, 2_000))
+    return faults
 
 
 def _draw_one(rng: random.Random, at_ms: int, workers: tuple[str, ...], hosts: tuple[str, ...]) -> Fault:
