@@ -29,6 +29,7 @@ from loadtests.protocol import (
     Deregister,
     Event,
     Events,
+    Hello,
     LookUps,
     Proof,
     Register,
@@ -306,3 +307,15 @@ async def test_events_are_followed_from_now_on_and_registrations_are_made(monkey
         await failed.register(Register(name="nobody-listens"))
     assert pipe.records()[-1].type is Kind.INFO
     await failed.close()
+
+
+def test_a_probe_is_a_session_of_its_own_as_agents_are(tmp_path):
+    here = {**os.environ, "THREENINES_HOST": "a", "THREENINES_RUN": str(tmp_path)}
+    argv = [sys.executable, "-m", "loadtests.probe"]
+    with subprocess.Popen(argv, env=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hello = msgspec.json.decode(process.stdout.readline(), type=Hello)
+        assert os.getsid(hello.pid) == hello.pid
+        process.stdin.close()  # and it leaves with its input, wherever its session is
+        assert process.wait(20) == 0

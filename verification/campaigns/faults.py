@@ -19,7 +19,9 @@ from verification.links import LinkError
 from verification.looks import wanted
 from verification.plan import FaultTrial, touches
 
-SLOTS = 3
+SLOTS = 2
+"""Trials at the same time, on agents that do not need one another. Each has callers and watchers of its own
+on every host: with three of them two cores are so full that a trial measures its neighbours."""
 MISBEHAVIOUR = frozenset({"errors", "slow"})
 REST_S = 12.0
 """Between two faults on one agent, so that the host's back-off after several crashes does not set in."""
