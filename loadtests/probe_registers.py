@@ -70,7 +70,7 @@ class RegisterWork:
     async def _read(self, agent: str, command: Registers, offset: float) -> None:
         process = self._process("read", agent)
         turns = itertools.cycle(command.hosts)
-        async for _ in _beats(command.interval_ms / 1000.0, offset):
+        async for _ in _beats(command.interval_ms / 1000.0, offset, at_once=True):
             register = f"{next(turns)}/{command.round}"
             one = self._one(process, "read", agent, register, "fetch", {"key": register}, None, command)
             if not await self._whole(one):
@@ -121,11 +121,22 @@ class RegisterWork:
         return kind is not Kind.INFO
 
 
-async def _beats(interval_s: float, offset: float) -> AsyncIterator[None]:
-    """Even instants; those that an operation in flight has outlasted are left out."""
+async def _beats(interval_s: float, offset: float, *, at_once: bool = False) -> AsyncIterator[None]:
+    """Even instants, as `next_beat_s` has them."""
     loop = asyncio.get_running_loop()
     at = loop.time() + offset * interval_s
     while True:
         await asyncio.sleep(max(0.0, at - loop.time()))
         yield
-        at += interval_s * max(1, math.ceil((loop.time() - at) / interval_s))
+        at = next_beat_s(at, loop.time(), interval_s, at_once=at_once)
+
+
+def next_beat_s(last_s: float, now_s: float, interval_s: float, *, at_once: bool) -> float:
+    """When the next operation begins; instants that the last one has outlasted are left out.
+
+    `at_once`: after one that was held up the next begins without waiting, so that a takeover is seen when it
+    is over and not up to an interval later.
+    """
+    if at_once and now_s - last_s > interval_s:
+        return now_s
+    return last_s + interval_s * max(1, math.ceil((now_s - last_s) / interval_s))

@@ -89,6 +89,18 @@ class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """The row of the requirements that it belongs to."""
         return row_of(self.id)
 
+    def as_planned(self, plan: ProfilePlan) -> CatalogueEntry:
+        """The same, its claim and statistic with the share that the plan covers.
+
+        A night proves the p99 of what a quick run proves the p95 of.
+        """
+        if self.estimator is not Estimator.QUANTILE or plan.coverage is None or self.statistic is None:
+            return self
+        share, planned = self.statistic.removeprefix("p"), f"{100 * plan.coverage:g}"
+        claim = self.claim.replace(f"p{share} of", f"p{planned} of")
+        claim = claim.replace(f"{share} % of", f"{planned} % of")
+        return msgspec.structs.replace(self, claim=claim, statistic=f"p{planned}")
+
 
 class AssumedFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How often a kind of fault is taken to come, for projections: stated, not measured.

@@ -183,7 +183,7 @@ def _result(
     evidence = Evidence.ACCELERATED if entry.estimator is Estimator.PROJECTION else found.evidence
     drifts = drift.note(drift.run_order(found)) if tried else None
     return msgspec.structs.replace(
-        _bare(entry, judgement.reason),
+        _bare(entry.as_planned(rule), judgement.reason),
         verdict=judgement.verdict,
         evidence=evidence if measured else Evidence.NONE,
         estimate=judgement.estimate if tried else None,

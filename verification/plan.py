@@ -214,7 +214,7 @@ def _member(agent: AgentSpec) -> Member:
 def _criterion(
     entry: CatalogueEntry, plan: ProfilePlan, hosts: Sequence[str], agents: Sequence[Member], load: Load
 ) -> model.PlannedCriterion:
-    blocks = 1
+    entry, blocks = entry.as_planned(plan), 1
     for block in plan.blocks:
         blocks *= {"host": len(hosts), "fault": len(KINDS.get(entry.id, ("one",)))}[block]
     each = len(agents) if entry.estimator is Estimator.CENSUS else plan.n

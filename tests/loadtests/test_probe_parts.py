@@ -17,7 +17,7 @@ from loadtests.probe_calls import Calls
 from loadtests.probe_daemon import Daemon, DaemonError
 from loadtests.probe_lookups import LookUpWork
 from loadtests.probe_proof import NoProcess, Proofs
-from loadtests.probe_registers import RegisterWork
+from loadtests.probe_registers import RegisterWork, next_beat_s
 from loadtests.probe_watch import Watches
 from loadtests.protocol import (
     Answer,
@@ -319,3 +319,11 @@ def test_a_probe_is_a_session_of_its_own_as_agents_are(tmp_path):
         assert os.getsid(hello.pid) == hello.pid
         process.stdin.close()  # and it leaves with its input, wherever its session is
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("now_s", "at_once", "next_s"),
+    [(10.01, True, 10.25), (10.01, False, 10.25), (10.6, True, 10.6), (10.6, False, 10.75)],
+)
+def test_after_an_operation_that_was_held_up_the_next_one_waits_only_where_it_may(now_s, at_once, next_s):
+    assert next_beat_s(10.0, now_s, 0.25, at_once=at_once) == next_s

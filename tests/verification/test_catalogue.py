@@ -155,3 +155,19 @@ def test_nightly_plans_299_crashes_hangs_service_failures_and_losses_and_a_thous
         assert planned[name].coverage == 0.99
     assert total >= 1000
     assert planned["RL-8"].n == 1000
+
+
+@pytest.mark.parametrize("profile", ["quick", "nightly"])
+def test_a_quantile_is_claimed_and_told_with_the_share_that_its_profile_plans(profile):
+    catalogue = load_catalogue()
+    for name, plan in catalogue.planned(profile).items():
+        entry = catalogue.entry(name).as_planned(plan)
+        if entry.estimator is not Estimator.QUANTILE:
+            assert entry == catalogue.entry(name)
+            continue
+        share = f"{100 * (plan.coverage or 0):g}"
+        assert entry.statistic == f"p{share}", name
+        assert f"p{share} of" in entry.claim or f"in {share} % of" in entry.claim, name
+    assert catalogue.entry("RL-3.failover").as_planned(
+        catalogue.planned(profile)["RL-3.failover"]
+    ).statistic == ("p95" if profile == "quick" else "p99")
