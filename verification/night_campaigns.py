@@ -27,6 +27,8 @@ FAULTS_A_TURN = 250
 SWITCHES_A_TURN = 50
 HOSTS_A_TURN = 46
 """Turns are long: each has probes, load and a guard of its own to start, and the fleet to bring home."""
+ONE_AT_A_TIME = 1
+"""A night has the time to measure each fault of an agent by itself: what it proves is a p99."""
 MOST_MORE_TURNS = 12
 """So many turns a campaign may take for void trials, next stages and ends of budgets, so that it ends."""
 LEAST_TRIALS = 8
@@ -195,10 +197,10 @@ _ALL = (
         15.0,
         True,
         _about(AGENT_FAULTS, "RL-8"),
-        lambda bench, plan: Faults(bench, fault_timeout_s(plan)).run(),
+        lambda bench, plan: Faults(bench, fault_timeout_s(plan), ONE_AT_A_TIME).run(),
         _left_faults,
         trials=lambda plan: sum(not trial.reserve for trial in plan.faults),
-        trial_s=0.4,
+        trial_s=0.7,
         a_turn=FAULTS_A_TURN,
     ),
     Campaign("scraped agents", 30.0, False, _ids("OB-1.targets"), lambda bench, _: monitoring.targets(bench)),
