@@ -317,7 +317,7 @@ def _mutants(first: int, seeds: int, processes: int, json: bool) -> int:
     for one in try_benign(first, fewer, processes):
         ghosts.append(one)
         found = "  caught!" if one.caught else "  not caught"
-        typer.echo(f"{found:<12}{one.name:<28}{one.what}", err=json)
+        typer.echo(f"{found:<12}  {one.name:<28}{one.what}", err=json)
     if json:
         import msgspec
 
