@@ -57,7 +57,7 @@ def main() -> None:
             "threenines: loadtests.probe: takes no arguments; use `--cold NAME` for a cold look-up\n"
         )
         raise SystemExit(64)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the harness ends the probe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole group; the harness ends the probe
     if os.getpid() != os.getpgrp():
         # Where Linux weighs sessions against each other, a probe weighs as much as an agent, each of which is
         # one too; in the harness's it would share its turn with the load.
