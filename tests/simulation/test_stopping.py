@@ -81,6 +81,25 @@ def test_it_is_stopped_with_one_line_at_work(
         until(lambda: not any(Path(f"/proc/{child}").exists() for child in started))
 
 
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether this signal would be delivered to it: neither blocked nor ignored."""
+    bit = 1 << (number - 1)
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+        if ":\t" in line
+    )
+    return not (int(status["SigBlk"], 16) | int(status["SigIgn"], 16)) & bit
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_its_processes_never_hear_what_is_meant_for_it(tmp_path: Path, number: signal.Signals) -> None:
+    with simulation(tmp_path, 2) as process:
+        until(lambda: len(children(process.pid)) >= 3)  # the first is Python's own, which minds semaphores
+        started = children(process.pid)
+        assert {pid: heeds(pid, number) for pid in started} == dict.fromkeys(started, False)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_it_is_stopped_with_one_line_while_its_processes_start(tmp_path: Path, processes: int) -> None:
     with simulation(tmp_path, processes) as process:

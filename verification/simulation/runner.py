@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.pool import Pool
 
 from verification.simulation.benign import BENIGN
@@ -163,6 +164,8 @@ def _workers(processes: int) -> Iterator[Pool]:
     stopping = {signal.SIGINT, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # who is started meanwhile keeps them blocked
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # again: the tracker's start unblocks SIGINT
         pool = multiprocessing.get_context("spawn").Pool(processes, initializer=_stand_apart)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
