@@ -23,7 +23,7 @@ from loadtests.protocol import (
     View,
 )
 from loadtests.record import Kind
-from verification.kinds import HOST_FAULTS, SIGNALS
+from verification.kinds import LEADER_FAULTS, LOSSES, SIGNALS
 from verification.plan import FaultTrial, HostTrial, RunPlan, SwitchTrial
 
 S, MS = 1_000_000_000, 1_000_000
@@ -143,13 +143,14 @@ class Trials:
     def loss(self, trial: HostTrial) -> None:
         """One fault on a host; the other takes over, and afterwards all go home."""
         victim, observer = self.plan.hosts[0], self.plan.hosts[-1]
-        loses = trial.fault in HOST_FAULTS
+        loses = trial.fault in LOSSES
         begin, at = self.at, self.at + S
         left = at + int(MS * self.chance.uniform(1200, 1500))
         back = left + int(MS * self.chance.uniform(300, 600))
         healed, end = back + 2 * S, back + 5 * S
         served = sum(home == victim for home in self.homes.values())
-        told = HostFault(trial=trial.id, fault=trial.fault, victim=victim, served=served)
+        led = victim if trial.fault in LEADER_FAULTS else ""
+        told = HostFault(trial=trial.id, fault=trial.fault, victim=victim, served=served, led=led)
         self.files.pair("nemesis", f"trial-{trial.id}", "trial", trial.id, None, begin, end)
         for f, when in (("host-fault", at), ("host-proof", at + 5 * MS), ("host-heal", healed)):
             process = f"{f}-{trial.id}"

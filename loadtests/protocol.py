@@ -322,13 +322,15 @@ class Acted(msgspec.Struct, frozen=True, kw_only=True):
 class HostFault(msgspec.Struct, frozen=True, kw_only=True):
     """Of a fault on a whole host (`host-fault`), its healing (`host-heal`) and its proof (`host-proof`).
 
-    `served` is the number of agents that the victim served just before.
+    `served` is the number of agents that the victim served just before, `led` the host whose member of etcd
+    led then; empty: not asked, or no member said that it leads.
     """
 
     trial: str
     fault: str
     victim: str
     served: int = 0
+    led: str = ""
     detail: str = ""
 
 

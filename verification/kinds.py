@@ -10,6 +10,9 @@ from verification.catalogue import ProfilePlan
 AGENT_FAULTS = ("crash", "hang", "errors", "slow")
 HOST_FAULTS = ("host-kill", "host-freeze", "host-cut")
 """Losses of a whole host: all its processes killed, all stopped, all its packets lost."""
+LEADER_FAULTS = ("leader-kill", "leader-freeze", "leader-cut")
+"""The same while the lost host's member of etcd leads."""
+LOSSES = (*HOST_FAULTS, *LEADER_FAULTS)
 SIGNALS = {"crash": "KILL", "hang": "STOP", "errors": "call", "slow": "call"}
 SAFETY_FAULTS = (
     "host-cut-out",
@@ -23,6 +26,7 @@ SAFETY_FAULTS = (
     "both-restart",
 )
 """What else happens between hosts: judged by safety and by service returning, not by a time limit."""
+BETWEEN_HOSTS = (*LOSSES, *SAFETY_FAULTS)
 _CRASHES, _HANGS, _SERVICES = ("crash",), ("hang",), ("errors", "slow")
 KINDS: dict[str, tuple[str, ...]] = {
     "SD-6": (*_CRASHES, *_HANGS),
@@ -39,10 +43,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "RL-5.detect": HOST_FAULTS,
     "RL-5.failover": HOST_FAULTS,
     "RL-5.state": HOST_FAULTS,
+    "RL-5.leader": LEADER_FAULTS,
     "RL-8.returns": SAFETY_FAULTS,
 }
 """The kinds of trial that a criterion is about."""
-WEIGHTS: dict[tuple[str, ...], tuple[int, ...]] = {HOST_FAULTS: (1, 2, 2)}
+WEIGHTS: dict[tuple[str, ...], tuple[int, ...]] = {HOST_FAULTS: (1, 2, 2), LEADER_FAULTS: (1, 2, 2)}
 """Shares of kinds that are not blocks; alike unless named here. A killed host takes long to be back."""
 _WORDS = {
     "crash": "SIGKILL of an agent's process",
@@ -52,6 +57,9 @@ _WORDS = {
     "host-kill": "SIGKILL of every process of a host",
     "host-freeze": "every process of a host stopped",
     "host-cut": "every packet of a host lost",
+    "leader-kill": "SIGKILL of every process of the host that leads etcd",
+    "leader-freeze": "every process of the host that leads etcd stopped",
+    "leader-cut": "every packet of the host that leads etcd lost",
 }
 
 

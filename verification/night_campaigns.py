@@ -16,7 +16,7 @@ from verification.campaigns.faults import Faults
 from verification.campaigns.hosts import HostTrials
 from verification.campaigns.switches import SwitchOvers
 from verification.history import History
-from verification.kinds import AGENT_FAULTS, HOST_FAULTS, KINDS, SAFETY_FAULTS
+from verification.kinds import AGENT_FAULTS, BETWEEN_HOSTS, KINDS
 from verification.night_log import Turn, read_log
 from verification.night_plan import Kind, Piece
 from verification.plan import RunPlan
@@ -163,7 +163,7 @@ def _left_hosts(plan: RunPlan, log: History, whole: Callable[[], History]) -> Ru
     done = night_trials.begun(log)
     left = night_trials.faults_left(plan.host_faults, done)
     if not left:
-        more = _wanted(plan, whole, (*HOST_FAULTS, *SAFETY_FAULTS))
+        more = _wanted(plan, whole, BETWEEN_HOSTS)
         left = night_trials.faults_left(plan.host_faults, done, more) if more else ()
     return msgspec.structs.replace(plan, host_faults=left[:HOSTS_A_TURN]) if left else None
 
@@ -221,7 +221,7 @@ _ALL = (
         12.0,
         False,
         _about(
-            (*HOST_FAULTS, *SAFETY_FAULTS),
+            BETWEEN_HOSTS,
             *("RK-3.loss", "RL-1.projected", "RL-8", "RL-8.owners", "RL-8.writes", "RL-8.linearizable"),
         ),
         lambda bench, _: HostTrials(bench, HOST_TIMEOUT_S).run(),

@@ -17,7 +17,7 @@ from infra.topology import AgentSpec, Fleet, HostRole
 from reports import model
 from verification.catalogue import Catalogue, CatalogueEntry, Estimator, ProfilePlan
 from verification.errors import HarnessError
-from verification.kinds import AGENT_FAULTS, HOST_FAULTS, KINDS, SAFETY_FAULTS, fault_text, wanted
+from verification.kinds import AGENT_FAULTS, BETWEEN_HOSTS, KINDS, LOSSES, fault_text, wanted
 from verification.night_plan import Piece
 
 PLAN_FILE = "plan.json"
@@ -293,9 +293,9 @@ def _host_order(
     placed: list[tuple[float, HostTrial]] = []
     reserve: list[HostTrial] = []
     needed = wanted(planned)
-    for fault in (*HOST_FAULTS, *SAFETY_FAULTS):
+    for fault in BETWEEN_HOSTS:
         n = needed.get(fault, 0)
-        spare = max(2, round(n * RESERVE_SHARE)) if n and fault in HOST_FAULTS else 0
+        spare = max(2, round(n * RESERVE_SHARE)) if n and fault in LOSSES else 0
         offset = chance.random()
         for number in range(n + spare):
             trial = HostTrial(id=f"{fault}-{number:03d}", fault=fault, reserve=number >= n)

@@ -22,7 +22,7 @@ _SAMPLES = (
     *("SD-2.cold", "SD-4", "SD-6"),
     *("RL-3", "RL-3.detect", "RL-3.failover", "RL-3.validate", "RL-3.hang"),
     *("RL-4", "RL-4.detect", "RL-4.failover", "RL-4.reroute"),
-    *("RL-5", "RL-5.detect", "RL-5.failover", "RL-5.state"),
+    *("RL-5", "RL-5.detect", "RL-5.failover", "RL-5.state", "RL-5.leader"),
     *("RK-3", "RK-3.loss"),
 )
 

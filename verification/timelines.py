@@ -25,6 +25,9 @@ LEVELS = (
     ("host-kill", "RL-5", "host killed"),
     ("host-freeze", "RL-5", "host frozen"),
     ("host-cut", "RL-5", "host cut off"),
+    ("leader-kill", "RL-5.leader", "host killed that led etcd"),
+    ("leader-freeze", "RL-5.leader", "host frozen that led etcd"),
+    ("leader-cut", "RL-5.leader", "host cut off that led etcd"),
 )
 """Kind of fault, the criterion that it belongs to, words."""
 _EFFECTS = {
@@ -35,6 +38,9 @@ _EFFECTS = {
     "host-kill": "all processes gone",
     "host-freeze": "all processes stopped",
     "host-cut": "links cut",
+    "leader-kill": "all processes gone",
+    "leader-freeze": "all processes stopped",
+    "leader-cut": "links cut",
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from infra.substrates.base import Capability, Cut, Direction, HostState, ProcessView, SubstrateError
 from verification.campaigns import host_faults
 from verification.campaigns.host_faults import KINDS, HostFaultKind, Scene, heal_leftovers, proved
-from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
+from verification.kinds import BETWEEN_HOSTS, LEADER_FAULTS, LOSSES
 
 HOSTS = ("mainpc", "pc2", "witness")
 
@@ -87,8 +87,9 @@ def scene(substrate: Remembering, witness: str | None = "witness") -> Scene:
 
 
 def test_every_planned_kind_can_be_made() -> None:
-    assert set(KINDS) == {*HOST_FAULTS, *SAFETY_FAULTS}
-    assert all(KINDS[kind].loses for kind in HOST_FAULTS)
+    assert set(KINDS) == set(BETWEEN_HOSTS)
+    assert all(KINDS[kind].loses for kind in LOSSES)
+    assert {name for name, kind in KINDS.items() if kind.leads} == set(LEADER_FAULTS)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -136,6 +137,7 @@ def test_what_cannot_be_made_here_is_said() -> None:
     assert "cannot do" in (KINDS["host-freeze"].possible(bare) or "")
     assert "cannot do" in (KINDS["host-cut"].possible(bare) or "")
     assert "no witness" in (KINDS["witness-kill"].possible(bare) or "")
+    assert "no witness" in (KINDS["leader-kill"].possible(bare) or "")
     assert KINDS["host-kill"].possible(bare) is None
 
 

@@ -44,12 +44,13 @@ class Loss:
     unserved_before: int = 0
     writes_before: int = 5
     loses: bool = True
+    led: str = "witness"
 
     def records(self) -> list[Record]:
         """As the probes of pc2 and the harness would have written them."""
         at, host = 100_000.0 * (self.number + 1), "pc2"
         trial = f"{self.fault}-{self.number:03d}"
-        told = HostFault(trial=trial, fault=self.fault, victim="mainpc", served=8)
+        told = HostFault(trial=trial, fault=self.fault, victim="mainpc", served=8, led=self.led)
         pair, lines = (
             stories.pair,
             [stories.record(f"trial-{trial}", Kind.INVOKE, "trial", trial, None, at - 900)],
@@ -146,6 +147,20 @@ def test_void(changes: dict[str, object], reason: str) -> None:
     (one,) = found(replace(Loss(), **changes))
     assert one.void is not None
     assert reason in one.void
+
+
+def test_a_loss_with_the_leader_is_one_whose_victim_led() -> None:
+    losses = [
+        Loss(number=0, fault="leader-cut", led="mainpc"),
+        Loss(number=1, fault="leader-cut", led="witness"),
+        Loss(number=2, fault="leader-kill", led=""),
+        Loss(number=3, fault="host-cut", led="mainpc"),
+    ]
+    history = History.of_records([line for loss in losses for line in loss.records()])
+    leading = hosts.with_the_leader(PLAN, history)
+    assert [(trial.label, trial.value) for trial in leading.trials] == [("leader-cut-000 mainpc", 1900.0)]
+    assert [void.reason for void in leading.voids] == ["the victim's member of etcd did not lead"] * 2
+    assert [trial.label for trial in hosts.in_all(PLAN, history).trials] == ["host-cut-003 mainpc"]
 
 
 LATE = [

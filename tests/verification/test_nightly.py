@@ -28,7 +28,7 @@ from verification.campaigns.faults import Faults
 from verification.catalogue import load_catalogue
 from verification.history import History
 from verification.judge import judge_run
-from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
+from verification.kinds import HOST_FAULTS, LEADER_FAULTS, SAFETY_FAULTS
 from verification.night_log import ALL_DONE, BUDGET, NightLog, read_log, turns
 from verification.night_plan import Kind
 from verification.night_trials import begun
@@ -397,6 +397,7 @@ def test_all_campaigns_of_the_fleet_fit_into_the_default_budget_and_leave_some_t
     kinds = Counter(trial.fault for trial in (*plan.faults, *plan.host_faults) if not trial.reserve)
     for together in (("crash",), ("hang",), ("errors", "slow"), HOST_FAULTS):
         assert sum(kinds[kind] for kind in together) >= 299, together
+    assert sum(kinds[kind] for kind in LEADER_FAULTS) >= 59
     assert all(kinds[kind] for kind in SAFETY_FAULTS)
     assert all(one.needs_s <= one.about_s for one in pieces)
 

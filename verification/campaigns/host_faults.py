@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chaos.undo import AnyUndo, BootHost, Continue, MendLinks, Thaw
 from infra.substrates.base import Capability, Direction, Substrate, SubstrateError
@@ -40,6 +40,7 @@ class HostFaultKind:
     """`undo`: what ends it when the harness does not live to heal it; () for what ends by itself.
     `loses`: the victim's agents have to move. `hold_s`: how long one that loses nobody lasts.
     `ends`: workers whose processes all die with it, by their place in the scene.
+    `leads`: the victim's member of etcd has to lead when it happens, which is the campaign's to see to.
     """
 
     inject: Verb
@@ -51,12 +52,13 @@ class HostFaultKind:
     ends: tuple[str, ...] = ()
     needs: Capability | None = None
     about_witness: bool = False
+    leads: bool = False
 
     def possible(self, scene: Scene) -> str | None:
         """None when it can be made here, else why not."""
         if self.needs is not None and self.needs not in scene.substrate.capabilities():
             return f"this substrate cannot do {self.needs}"
-        if self.about_witness and scene.witness is None:
+        if (self.about_witness or self.leads) and scene.witness is None:
             return "the fleet has no witness"
         return None
 
@@ -212,6 +214,9 @@ KINDS: dict[str, HostFaultKind] = {
         ends=("victim", "observer"),
     ),
 }
+
+
+KINDS |= {f"leader-{how}": replace(KINDS[f"host-{how}"], leads=True) for how in ("kill", "freeze", "cut")}
 
 
 async def proved(kind: HostFaultKind, scene: Scene) -> bool:

@@ -37,6 +37,8 @@ MOST_BROKEN = 3
 POLL_S = 0.25
 LINGER_S = 0.05
 SWITCH_LIMIT_S = 10.0
+LED_FOR_S = 1.0
+"""So long a victim that has to lead etcd has led it when it is lost; after three the witness is asked to."""
 HOME_TRIES = 3
 CALL_EVERY_MS = 100.0
 REGISTER_EVERY_MS = 200.0
@@ -131,12 +133,25 @@ class HostTrials:
                 tracker = HostTracker(bench.plan.registers, registers, len(self._names))
                 observer = bench.probes[scene.observer]
                 with observer.listening(EVERY, tracker.listener()):
-                    took_ms = await self._observed(trial, kind, scene, tracker)
+                    took_ms = await self._led(trial, kind, scene, tracker)
         except LeaseLost as error:
             bench.note("trial void", trial=trial.id, why=str(error))
             return None
         self._mark(trial, Kind.OK)
         return took_ms
+
+    async def _led(
+        self, trial: HostTrial, kind: HostFaultKind, scene: Scene, tracker: HostTracker
+    ) -> float | None:
+        """As `_observed`; where the victim has to lead etcd, the witness leads again afterwards.
+
+        Left alone, hosts would hand it over ever more seldom, for they see that it does not last.
+        """
+        try:
+            return await self._observed(trial, kind, scene, tracker)
+        finally:
+            if kind.leads and scene.witness is not None:
+                await asyncio.shield(self._lead(scene.witness))
 
     async def _scene(self, trial: HostTrial, kind: HostFaultKind) -> Scene | None:
         """Everything is back and in use; None when the trial cannot be made. Raises LinkError."""
@@ -179,8 +194,15 @@ class HostTrials:
         if not await _within(tracker.ready, READY_LIMIT_S):
             bench.note("trial not begun", trial=trial.id, why=f"not all served as {scene.observer} sees it")
             return None
+        if kind.leads:
+            await self._lead(scene.victim)
+            await asyncio.sleep(LED_FOR_S)
+        led = await self._view.leader(bench.members) or ""
+        if kind.leads and led != scene.victim:
+            bench.note("trial not begun", trial=trial.id, why=f"etcd is led by {led or 'nobody'}")
+            return None
         served = tracker.serving.get(scene.victim, 0)
-        told = HostFault(trial=trial.id, fault=trial.fault, victim=scene.victim, served=served)
+        told = HostFault(trial=trial.id, fault=trial.fault, victim=scene.victim, served=served, led=led)
         bench.note("host fault", trial=trial.id, victim=scene.victim, fault=trial.fault)
         undo = kind.undo(scene)
         touched = tuple({f"host/{one.host}": None for one in undo})
@@ -218,6 +240,12 @@ class HostTrials:
             tracker.untouched(now_ns())
             await _within(tracker.done, self._timeout_s)
         return self._timeout_s * 1000 if end_ns is None else max(0.0, (end_ns - begin_ns) / 1e6)
+
+    async def _lead(self, host: str) -> None:
+        try:
+            await self._view.lead(host, self._bench.members)
+        except AskError as error:
+            self._bench.note("leadership not moved", to=host, why=str(error))
 
     async def _seen_anew(self, trial: HostTrial, host: str, tracker: HostTracker) -> contextlib.ExitStack:
         """Has a new probe on `host` see the service come back; while in the context, `tracker` hears it.

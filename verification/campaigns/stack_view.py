@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -49,6 +50,21 @@ class _Domains(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Health(msgspec.Struct, frozen=True, kw_only=True):
     health: str | bool = False
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    member_id: str = ""
+
+
+class _Member(msgspec.Struct, frozen=True, kw_only=True):
+    """What a member of etcd says of itself; ids are numbers, which JSON carries as text."""
+
+    header: _Header = _Header()
+    leader: str = ""
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.leader) and self.leader == self.header.member_id
 
 
 class AskError(Exception):
@@ -107,6 +123,39 @@ class StackView:
         except (AskError, msgspec.MsgspecError):
             return False
         return status == 200 and told in (True, "true")
+
+    async def leader(self, members: Iterable[str]) -> str | None:
+        """The host whose member of etcd says that it leads; None: no member does."""
+        for host in members:
+            with suppress(AskError):
+                if (await self._member(host)).leads:
+                    return host
+        return None
+
+    async def lead(self, host: str, members: Iterable[str]) -> None:
+        """Has the member of `host` lead etcd from now on. Raises AskError."""
+        leader = await self.leader(members)
+        if leader is None:
+            raise AskError("no member of etcd leads")
+        if leader == host:
+            return
+        wanted = (await self._member(host)).header.member_id
+        path = "/v3/maintenance/transfer-leadership"
+        status, body = await self._ask(
+            "POST", leader, path, {"targetID": wanted}, ASK_LIMIT_S, int(Port.ETCD_CLIENT)
+        )
+        if status != 200:
+            raise AskError(f"{path}: {status} {body[:200].decode(errors='replace')}")
+
+    async def _member(self, host: str) -> _Member:
+        path = "/v3/maintenance/status"
+        status, body = await self._ask("POST", host, path, {}, ASK_LIMIT_S, int(Port.ETCD_CLIENT))
+        if status != 200:
+            raise AskError(f"{path}: {status}")
+        try:
+            return msgspec.json.decode(body, type=_Member)
+        except msgspec.MsgspecError as error:
+            raise AskError(f"{path}: {error}") from error
 
     async def learn(self) -> None:
         """Takes the present state for the usual one. Raises AskError."""

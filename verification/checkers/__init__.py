@@ -49,6 +49,7 @@ CHECKERS: dict[str, Checker] = {
     "RL-5.detect": hosts.detection,
     "RL-5.failover": hosts.failover,
     "RL-5.state": hosts.state,
+    "RL-5.leader": hosts.with_the_leader,
     "RL-7.switchover": switches.calls,
     "RL-8": registers.faults,
     "RL-8.owners": registers.owners,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from loadtests.protocol import Acted, Event, HostFault, Picture, RegisterWish
 from verification.history import Completed, History, Kind, Operation, value_of
-from verification.kinds import HOST_FAULTS, SAFETY_FAULTS
+from verification.kinds import HOST_FAULTS, LEADER_FAULTS, LOSSES, SAFETY_FAULTS
 from verification.observations import Observation, Observations, VoidTrial
 from verification.plan import RunPlan
 
@@ -86,7 +86,7 @@ def _outcomes(
     found = []
     for fault in sorted(history.of("host-fault"), key=lambda operation: operation.invoke.time_ns):
         told = value_of(fault.invoke, HostFault)
-        if told.fault in HOST_FAULTS:
+        if told.fault in LOSSES:
             found.append(_outcome(registers, fault, told, proofs.get(told.trial), ends.get(told.trial), seen))
     return tuple(found)
 
@@ -94,6 +94,11 @@ def _outcomes(
 def in_all(plan: RunPlan, history: History) -> Observations:
     """The whole of it, kept when each of the three limits is."""
     return _observe(plan, history, HOST_FAULTS, lambda o: (o.total_ms, _all_kept(plan, o)))
+
+
+def with_the_leader(plan: RunPlan, history: History) -> Observations:
+    """As `in_all`, of the losses that took etcd's leader with them."""
+    return _observe(plan, history, LEADER_FAULTS, lambda o: (o.total_ms, _all_kept(plan, o)))
 
 
 def detection(plan: RunPlan, history: History) -> Observations:
@@ -216,6 +221,8 @@ def _outcome(
         return void("no proof that the fault took effect")
     if told.served < 1:
         return void("the victim served nobody")
+    if told.fault in LEADER_FAULTS and told.led != told.victim:
+        return void("the victim's member of etcd did not lead")
     gone_ns = proof.completion.time_ns
     others = [one for host, one in seen.items() if host != told.victim]
     for one in others:
