@@ -221,7 +221,9 @@ _LEAN = {
 def host_configuration(host: HostSpec, fleet: Fleet, environment: Environment) -> dict[str, object]:
     """What hostd and the gateway of `host` read (contracts.md, Host configuration), with placeholders."""
     index = {h.name: number for number, h in enumerate(fleet.hosts)}
-    members = (host, *(h for h in fleet.hosts if h.name != host.name))
+    # In the order in which they are asked. Who watches at a peer's member learns of that peer's loss only
+    # when the watch has been silent for long enough: rather at the witness's where the own one is not well.
+    members = sorted(fleet.hosts, key=lambda h: (h.name != host.name, h.role is not HostRole.WITNESS))
     primary = fleet.workers[0].name
 
     def way(proxied: ProxiedPort, port: Port, there: HostSpec) -> tuple[str, int]:
