@@ -70,7 +70,7 @@ class RegisterWork:
     async def _read(self, agent: str, command: Registers, offset: float) -> None:
         process = self._process("read", agent)
         turns = itertools.cycle(command.hosts)
-        async for _ in _beats(command.interval_ms / 1000.0, offset, at_once=True):
+        async for _ in _beats(command.interval_ms / 1000.0, offset, catch_up=len(command.hosts)):
             register = f"{next(turns)}/{command.round}"
             one = self._one(process, "read", agent, register, "fetch", {"key": register}, None, command)
             if not await self._whole(one):
@@ -121,22 +121,26 @@ class RegisterWork:
         return kind is not Kind.INFO
 
 
-async def _beats(interval_s: float, offset: float, *, at_once: bool = False) -> AsyncIterator[None]:
-    """Even instants, as `next_beat_s` has them."""
+async def _beats(interval_s: float, offset: float, *, catch_up: int = 0) -> AsyncIterator[None]:
+    """Even instants, as `next_beat` has them."""
     loop = asyncio.get_running_loop()
-    at = loop.time() + offset * interval_s
+    at, owed = loop.time() + offset * interval_s, 0
     while True:
         await asyncio.sleep(max(0.0, at - loop.time()))
         yield
-        at = next_beat_s(at, loop.time(), interval_s, at_once=at_once)
+        at, owed = next_beat(at, loop.time(), interval_s, owed=owed, catch_up=catch_up)
 
 
-def next_beat_s(last_s: float, now_s: float, interval_s: float, *, at_once: bool) -> float:
-    """When the next operation begins; instants that the last one has outlasted are left out.
+def next_beat(
+    last_s: float, now_s: float, interval_s: float, *, owed: int, catch_up: int
+) -> tuple[float, int]:
+    """When the next operation begins, and how many are owed then; instants that the last one has outlasted
+    are left out.
 
-    `at_once`: after one that was held up the next begins without waiting, so that a takeover is seen when it
-    is over and not up to an interval later.
+    `catch_up`: after one that was held up so many begin without waiting, one after the other, so that a
+    takeover is seen when it is over and not up to an interval later. `owed`: what is left of them.
     """
-    if at_once and now_s - last_s > interval_s:
-        return now_s
-    return last_s + interval_s * max(1, math.ceil((now_s - last_s) / interval_s))
+    owed = catch_up if now_s - last_s > interval_s else max(0, owed - 1)
+    if owed:
+        return now_s, owed
+    return last_s + interval_s * max(1, math.ceil((now_s - last_s) / interval_s)), 0

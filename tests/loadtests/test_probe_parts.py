@@ -17,7 +17,7 @@ from loadtests.probe_calls import Calls
 from loadtests.probe_daemon import Daemon, DaemonError
 from loadtests.probe_lookups import LookUpWork
 from loadtests.probe_proof import NoProcess, Proofs
-from loadtests.probe_registers import RegisterWork, next_beat_s
+from loadtests.probe_registers import RegisterWork, next_beat
 from loadtests.probe_watch import Watches
 from loadtests.protocol import (
     Answer,
@@ -322,8 +322,18 @@ def test_a_probe_is_a_session_of_its_own_as_agents_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("now_s", "at_once", "next_s"),
-    [(10.01, True, 10.25), (10.01, False, 10.25), (10.6, True, 10.6), (10.6, False, 10.75)],
+    ("now_s", "owed", "catch_up", "expected"),
+    [
+        (10.01, 0, 0, (10.25, 0)),
+        (10.6, 0, 0, (10.75, 0)),  # the instants that it has outlasted are left out
+        (10.01, 0, 2, (10.25, 0)),
+        (10.6, 0, 2, (10.6, 2)),  # held up: two without waiting
+        (10.01, 2, 2, (10.01, 1)),
+        (10.01, 1, 2, (10.25, 0)),
+        (10.6, 1, 2, (10.6, 2)),  # held up again
+    ],
 )
-def test_after_an_operation_that_was_held_up_the_next_one_waits_only_where_it_may(now_s, at_once, next_s):
-    assert next_beat_s(10.0, now_s, 0.25, at_once=at_once) == next_s
+def test_after_an_operation_that_was_held_up_the_next_ones_wait_only_where_they_may(
+    now_s, owed, catch_up, expected
+):
+    assert next_beat(10.0, now_s, 0.25, owed=owed, catch_up=catch_up) == expected
