@@ -14,7 +14,7 @@ from chaos.errors import LeaseLost
 from chaos.undo import AnyUndo, Behave, Continue, Thaw
 from infra.plan import Environment
 from infra.substrates.base import SubstrateError
-from loadtests.protocol import Call, Done, Events, FaultPlan, Fleet, Registers
+from loadtests.protocol import Call, Done, Events, FaultPlan, Fleet, HostFault, Registers
 from loadtests.record import Kind
 from tests.verification import stories, test_runner
 from tests.verification.made_up_session import Guards
@@ -27,6 +27,7 @@ from verification.campaigns.faults import undo_of
 from verification.campaigns.guarded import Guarded
 from verification.campaigns.host_faults import KINDS
 from verification.campaigns.hosts import HostTrials
+from verification.campaigns.stack_view import AskError
 from verification.history import History, Operation, value_of
 from verification.kinds import AGENT_FAULTS
 from verification.links import LinkError
@@ -271,7 +272,25 @@ class Recording(Remembering):
         return found
 
 
-async def played(name: str, guards: Guards, substrate: Recording, monkeypatch) -> tuple[Any, list[str], list]:
+class Leadership:
+    """Who leads etcd: the witness's member, until it is moved, if it can be."""
+
+    def __init__(self, *, moves: bool = True) -> None:
+        self.moves = moves
+        self.led = ["witness"]
+
+    async def leader(self, _members: object) -> str:
+        return self.led[-1]
+
+    async def lead(self, host: str, _members: object) -> None:
+        if not self.moves:
+            raise AskError("no member of etcd leads")
+        self.led.append(host)
+
+
+async def played(
+    name: str, guards: Guards, substrate: Recording, monkeypatch, leadership: Leadership | None = None
+) -> tuple[Any, list[str], list]:
     """One trial on a host through the campaign's own code; what it came to, its notes, its records."""
     kind = replace(KINDS[name], hold_s=0.0)
     notes: list[str] = []
@@ -288,10 +307,13 @@ async def played(name: str, guards: Guards, substrate: Recording, monkeypatch) -
         plan=stories.plan(),
         guarded=made(),
         substrate=substrate,
+        members=("mainpc", "pc2", "witness"),
         note=lambda what, **facts: notes.append(f"{what} {facts.get('why', '')}".strip()),
         nemesis=SimpleNamespace(record=records.append),
     )
     trials = HostTrials(bench, 0.1)  # type: ignore[arg-type]
+    monkeypatch.setattr(trials, "_view", leadership or Leadership())
+    monkeypatch.setattr(hosts, "LED_FOR_S", 0.0)
     monkeypatch.setattr(hosts, "LINGER_S", 0.0)
     monkeypatch.setattr(hosts, "HostTracker", lambda *_: Tracker())
     monkeypatch.setitem(hosts.KINDS, name, kind)
@@ -332,6 +354,37 @@ def test_faults_of_hosts_are_covered_until_they_are_healed(
     assert events[2] in BREAKS
     assert events[-3] in MENDS
     assert guards.undos[f"{name} mainpc"] == KINDS[name].undo(scene(substrate))
+
+
+def faults_of(records: list[Any]) -> list[HostFault]:
+    return [value_of(one, HostFault) for one in records if (one.f, one.type) == ("host-fault", Kind.INVOKE)]
+
+
+@pytest.mark.parametrize(
+    ("name", "led", "moves"),
+    [("leader-cut", "mainpc", ["witness", "mainpc", "witness"]), ("host-cut", "witness", ["witness"])],
+)
+def test_a_loss_with_the_leader_moves_it_to_the_victim_and_back(
+    name: str, led: str, moves: list[str], guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leadership = Leadership()
+    took, _, records = asyncio.run(played(name, guards, Recording(guards.events), monkeypatch, leadership))
+    assert took is not None
+    assert [told.led for told in faults_of(records)] == [led]
+    assert leadership.led == moves
+
+
+def test_a_loss_with_the_leader_is_not_begun_where_the_victim_does_not_lead(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Leadership(moves=False)
+    took, notes, records = asyncio.run(
+        played("leader-kill", guards, Recording(guards.events), monkeypatch, stuck)
+    )
+    assert took is None
+    assert "trial not begun etcd is led by witness" in notes
+    assert faults_of(records) == []
+    assert not {"kill_host", "restart_host"} & set(guards.events)
 
 
 def test_when_both_hosts_restart_a_new_probe_sees_them_come_back(
