@@ -143,10 +143,10 @@ def test_host_configuration_has_the_agreed_shape(
         found = json.loads(rendered(unit, tmp_path / name).files[f"{name}.json"])
         assert found["schema"] == "threenines.host/1"
         assert found["peers"] == [peer]
-        assert [member["host"] for member in found["etcd"]] == ["mainpc", "pc2", "witness"]
+        assert [member["host"] for member in found["etcd"]] == ["mainpc", "witness", "pc2"]
         assert found["etcd"][0]["url"] == "https://10.77.1.11:2379"
-        remote = ["https://127.0.0.1:7801", "https://127.0.0.1:7802"]
-        direct = ["https://10.77.1.12:2379", "https://10.77.1.13:2379"]
+        remote = ["https://127.0.0.1:7802", "https://127.0.0.1:7801"]
+        direct = ["https://10.77.1.13:2379", "https://10.77.1.12:2379"]
         assert [member["url"] for member in found["etcd"][1:]] == (remote if chaos else direct)
         redis = (
             [("127.0.0.1", 7870), ("127.0.0.1", 7871)]
@@ -160,7 +160,7 @@ def test_host_configuration_has_the_agreed_shape(
         assert found["lease"]["lease_ms"] > found["lease"]["renew_ms"] > found["lease"]["deadline_ms"]
         assert found["chaos"] is chaos
     other = json.loads(rendered(units("pc2", chaos=chaos)["hostd"], tmp_path / "other").files["hostd.json"])
-    assert other["etcd"][0]["host"] == "pc2"
+    assert [member["host"] for member in other["etcd"]] == ["pc2", "witness", "mainpc"]
 
 
 def test_toxiproxy_listens_where_programs_dial(tmp_path: Path) -> None:

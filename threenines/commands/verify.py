@@ -17,6 +17,7 @@ EXAMPLES = (
     "threenines verify --profile quick         minutes; brings the stack up and down again",
     "threenines verify --keep                  leave the stack up afterwards",
     "threenines verify --seed 42               the same plan again",
+    "threenines verify --profile host-losses   half an hour; losses of hosts alone, for their p99",
     "threenines verify --profile nightly --budget 90m",
     "threenines verify --profile nightly --resume latest     go on where a night was stopped",
     "threenines verify --json | jq .verdict",
