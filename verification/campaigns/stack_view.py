@@ -140,22 +140,10 @@ class StackView:
         if leader == host:
             return
         wanted = (await self._member(host)).header.member_id
-        path = "/v3/maintenance/transfer-leadership"
-        status, body = await self._ask(
-            "POST", leader, path, {"targetID": wanted}, ASK_LIMIT_S, int(Port.ETCD_CLIENT)
-        )
-        if status != 200:
-            raise AskError(f"{path}: {status} {body[:200].decode(errors='replace')}")
+        await self._etcd(leader, "/v3/maintenance/transfer-leadership", {"targetID": wanted}, object)
 
     async def _member(self, host: str) -> _Member:
-        path = "/v3/maintenance/status"
-        status, body = await self._ask("POST", host, path, {}, ASK_LIMIT_S, int(Port.ETCD_CLIENT))
-        if status != 200:
-            raise AskError(f"{path}: {status}")
-        try:
-            return msgspec.json.decode(body, type=_Member)
-        except msgspec.MsgspecError as error:
-            raise AskError(f"{path}: {error}") from error
+        return await self._etcd(host, "/v3/maintenance/status", {}, _Member)
 
     async def learn(self) -> None:
         """Takes the present state for the usual one. Raises AskError."""
@@ -178,15 +166,12 @@ class StackView:
         return None
 
     async def _json(self, host: str, path: str, kind: type[T]) -> T:
-        status, body = await self._ask("GET", host, path, None, ASK_LIMIT_S)
-        if status == 404:
-            raise NotThere(f"{path}: 404")
-        if status != 200:
-            raise AskError(f"{path}: {status}")
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
-            raise AskError(f"{path}: {error}") from error
+        return _decoded(path, kind, *await self._ask("GET", host, path, None, ASK_LIMIT_S))
+
+    async def _etcd(self, host: str, path: str, wish: object, kind: type[T]) -> T:
+        """What the member of a host answers over etcd's JSON API."""
+        answer = await self._ask("POST", host, path, wish, ASK_LIMIT_S, int(Port.ETCD_CLIENT))
+        return _decoded(path, kind, *answer)
 
     async def _ask(
         self, verb: str, host: str, path: str, body: object, limit_s: float, port: int = int(Port.HOSTD)
@@ -213,3 +198,14 @@ class StackView:
             self._context = ssl.create_default_context(cafile=str(credentials.ca))
             self._context.load_cert_chain(str(credentials.cert), str(credentials.key))
         return self._context
+
+
+def _decoded(path: str, kind: type[T], status: int, body: bytes) -> T:
+    if status == 404:
+        raise NotThere(f"{path}: 404")
+    if status != 200:
+        raise AskError(f"{path}: {status} {body[:200].decode(errors='replace')}".strip())
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise AskError(f"{path}: {error}") from error

@@ -93,12 +93,16 @@ def _outcomes(
 
 def in_all(plan: RunPlan, history: History) -> Observations:
     """The whole of it, kept when each of the three limits is."""
-    return _observe(plan, history, HOST_FAULTS, lambda o: (o.total_ms, _all_kept(plan, o)))
+    return _in_all(plan, history, HOST_FAULTS)
 
 
 def with_the_leader(plan: RunPlan, history: History) -> Observations:
     """As `in_all`, of the losses that took etcd's leader with them."""
-    return _observe(plan, history, LEADER_FAULTS, lambda o: (o.total_ms, _all_kept(plan, o)))
+    return _in_all(plan, history, LEADER_FAULTS)
+
+
+def _in_all(plan: RunPlan, history: History, faults: tuple[str, ...]) -> Observations:
+    return _observe(plan, history, faults, lambda o: (o.total_ms, _all_kept(plan, o)))
 
 
 def detection(plan: RunPlan, history: History) -> Observations:
